@@ -1,0 +1,173 @@
+"""The settings of a run: one typed, validated object, written to the run folder as ``config.json``.
+
+Each class is one stage; its defaults are the ``balanced`` preset. A preset in
+``Resources/Presets`` and ``--set key=value`` override them (``finetuning.rank=8``).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Size3 = tuple[Positive, Positive, Positive]
+Spacing3 = tuple[
+    Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
+]
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys are refused, values are checked on assignment."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class Budget(Settings):
+    """How long a training stage lasts.
+
+    ``minutes`` wins over ``steps``: after a few timed steps the number of steps that fits is fixed
+    once and kept in the checkpoint, so that a resumed run does the same steps.
+    """
+
+    steps: Positive = 1000
+    minutes: Annotated[float, Field(gt=0)] | None = None
+
+
+class PreprocessingSettings(Settings):
+    """Common orientation, spacing and intensity; ``None`` or ``auto`` are chosen from the cases."""
+
+    spacing: Spacing3 | None = None
+    scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Resolution inside, as a share of ``spacing``'s: 0.5 halves the voxels along each axis."""
+    intensity: Literal["auto", "zscore", "percentile", "ct", "window"] = "auto"
+    window: tuple[float, float] | None = None
+    """Lower and upper gray value for ``intensity = window``."""
+
+
+class AugmentationSettings(Settings):
+    """3D augmentation of whole volumes or crops. Probabilities are per volume."""
+
+    strength: Annotated[float, Field(ge=0, le=2)] = 1.0
+    """Scales all ranges; 0 switches everything off but the flips."""
+    affine: Fraction = 0.8
+    elastic: Fraction = 0.3
+    gamma: Fraction = 0.3
+    brightness: Fraction = 0.3
+    blur: Fraction = 0.2
+    noise: Fraction = 0.2
+    bias_field: Fraction = 0.3
+    low_resolution: Fraction = 0.2
+    flip_axes: tuple[Literal[0, 1, 2], ...] = ()
+    """Axes (of x, y, z) along which the anatomy may be mirrored."""
+
+
+class StitchingSettings(Settings):
+    """How a volume becomes one canvas."""
+
+    axis: Literal[0, 1, 2] = 2
+    """Axis whose slices are laid out; 2 is axial."""
+    margin: Annotated[int, Field(ge=0)] = 1
+    """Pixels around each cell."""
+    max_pixels: Positive = 1024 * 1024
+    """Pixel budget of one canvas; larger volumes are split into overlapping slabs."""
+    square: bool = False
+    start_offset: Annotated[int, Field(ge=0)] = 8
+    """Largest random number of blank cells before the first slice, in training."""
+
+
+class FoundationSettings(Settings):
+    """Which SAM-family model, and where its weights are (``None``: the cache, else fetched)."""
+
+    name: str = "auto"
+    """``auto``: ``sam_vit_b`` with a GPU, else ``lite_medsam``."""
+    weights: str | None = None
+
+
+class FinetuningSettings(Settings):
+    """Stage 2: adapting the foundation model to the labeled volumes."""
+
+    strategy: str = "lora"
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The strategy's own settings; ``samsemiseg methods`` lists them."""
+    budget: Budget = Budget(steps=300)
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.1
+    warmup: Fraction = 0.04
+    """Share of the steps with a linearly rising learning rate."""
+    batch_size: Positive = 1
+    gradient_checkpointing: bool = False
+    augmentation: AugmentationSettings = AugmentationSettings()
+
+
+class PseudoLabelSettings(Settings):
+    """Pseudo-labels: made once for each unlabeled volume."""
+
+    axes: tuple[Literal[0, 1, 2], ...] | None = None
+    """Stitching axes whose predictions are averaged; ``None``: the one trained on."""
+    flips: bool = False
+    """Average over mirrored volumes too (only along axes the augmentation may mirror)."""
+    offsets: Positive = 2
+    """Number of canvas offsets averaged."""
+    largest_component: bool | list[str] = True
+    """For all labels, or for those named."""
+    fill_holes: bool | list[str] = True
+
+
+class NetSettings(Settings):
+    """The V-Net."""
+
+    width: Positive = 16
+    norm: Literal["batch", "instance", "group"] = "batch"
+    dropout: Fraction = 0.5
+
+
+class RetrainingSettings(Settings):
+    """Stage 3: the V-Net, semi-supervised."""
+
+    method: str = "mean_teacher"
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The method's own settings; ``samsemiseg methods`` lists them."""
+    net: NetSettings = NetSettings()
+    budget: Budget = Budget(steps=1000)
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    schedule: Literal["poly", "step", "cosine"] = "poly"
+    patch: Size3 | None = None
+    """Voxels along x, y, z; ``None``: chosen from the median size."""
+    labeled_batch: Positive = 2
+    unlabeled_batch: Positive = 2
+    foreground_crops: Fraction = 0.5
+    """Share of labeled crops centered on a foreground voxel."""
+    augmentation: AugmentationSettings = AugmentationSettings()
+    pseudo_label_mode: Literal["off", "on", "selected"] = "on"
+    """``off``: the plain method; ``on``: SFR; ``selected``: SFR+."""
+    pseudo_label_weight: Annotated[float, Field(ge=0)] = 1.0
+    pseudo_label_schedule: Literal["constant", "ramp_up", "ramp_down"] = "constant"
+    pseudo_label_target: Literal["hard", "soft"] = "hard"
+    confidence_weights: bool = True
+    """Weight each voxel of the pseudo-label term by its confidence."""
+    final_model: Literal["last", "ema"] = "last"
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Overlap of the sliding window at prediction."""
+
+
+class RunSettings(Settings):
+    """Everything a run does, but for the cases, which are the project's."""
+
+    preset: str = "balanced"
+    seed: int = 1337
+    device: str = "auto"
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 1.0
+    preprocessing: PreprocessingSettings = PreprocessingSettings()
+    stitching: StitchingSettings = StitchingSettings()
+    foundation: FoundationSettings = FoundationSettings()
+    finetuning: FinetuningSettings = FinetuningSettings()
+    pseudolabels: PseudoLabelSettings = PseudoLabelSettings()
+    retraining: RetrainingSettings = RetrainingSettings()
+    supervised_baseline: bool = False
+    """Also train the V-Net on the labeled cases alone, for the table."""
+    export: tuple[Literal["torchscript", "onnx", "bundle"], ...] = ("torchscript", "onnx", "bundle")
