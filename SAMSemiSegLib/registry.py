@@ -35,7 +35,9 @@ class Registry(Generic[T]):
 
         def decorate(entry: T) -> T:
             if self._entries.get(name, entry) is not entry:
-                raise ValueError(f"two entries of the name {name!r} in the registry of {self.kind}s")
+                raise ValueError(
+                    f"two entries of the name {name!r} in the registry of {self.kind}s"
+                )
             self._entries[name] = entry
             return entry
 

@@ -1,0 +1,124 @@
+"""What a semi-supervised method is: stage 3 as one small interface.
+
+A method never sees where pseudo-labels come from. It returns its own loss terms and the student's
+logits on the unlabeled crops; ``retraining/pseudo_label_term.py`` adds the pseudo-label term to
+any method (METHODS: weight 0 is the plain method, on everywhere is SFR, where unsure is SFR+).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from SAMSemiSegLib.registry import Registry
+from SAMSemiSegLib.run.settings import Settings
+from SAMSemiSegLib.training.progress import Progress
+
+METHODS: Registry[type[SSLMethod]] = Registry(
+    "semi-supervised method", "SAMSemiSegLib.retraining.ssl"
+)
+
+Head = Literal["deep", "distance", "embedding"]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method asks of the network, the batch and the patch."""
+
+    heads: frozenset[Head] = frozenset()
+    networks: int = 1
+    split_encoder: bool = False
+    labeled_batch: int = 1
+    unlabeled_batch: int = 1
+    divisor: int = 16
+    """Every side of the patch is a multiple of this."""
+    norms: frozenset[str] = frozenset({"batch", "instance", "group"})
+
+
+@dataclass(frozen=True)
+class LabeledBatch:
+    """Crops of labeled volumes: image (B, 1, X, Y, Z), labels (B, X, Y, Z) with 255 = ignore."""
+
+    image: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class UnlabeledBatch:
+    """Crops of unlabeled volumes and their pseudo-labels.
+
+    Attributes:
+        image: (B, 1, X, Y, Z).
+        pseudo_hard: (B, X, Y, Z) channel indices with 255 = none, or None when there are none.
+        pseudo_soft: (B, K, X, Y, Z) probabilities, or None.
+        confidence: (B, X, Y, Z) in 0..1, or None.
+        selected: (B,) bool; whether the pseudo-label term is on for the volume (SFR+).
+    """
+
+    image: Tensor
+    pseudo_hard: Tensor | None = None
+    pseudo_soft: Tensor | None = None
+    confidence: Tensor | None = None
+    selected: Tensor | None = None
+
+
+@dataclass
+class StepResult:
+    """What a step of a method gives.
+
+    Attributes:
+        losses: weighted, differentiable terms by name; ``supervised`` is always among them.
+        unlabeled_logits: (B, K, X, Y, Z) of the student on ``unlabeled.image`` as it came (not
+            mixed), or None: then the wrapper does one forward pass of ``final_net()`` itself.
+    """
+
+    losses: dict[str, Tensor]
+    unlabeled_logits: Tensor | None = None
+    values: dict[str, float] = field(default_factory=dict)
+    """Figures to log that are no losses."""
+
+
+class SSLMethod(nn.Module, ABC):
+    """One semi-supervised method. Networks are sub-modules, so that ``state_dict`` holds all of
+    its state; parameters of teachers have ``requires_grad`` off.
+
+    Args:
+        build_net: makes a freshly initialized V-Net with the heads the method needs.
+        channels: K, number of classes with the background.
+        options: the validated options of this method.
+    """
+
+    class Options(Settings):
+        """Settings of the method's own."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    source: ClassVar[str]
+    needs: ClassVar[Needs] = Needs()
+    uses_unlabeled: ClassVar[bool] = True
+
+    def __init__(self, build_net: Callable[[], nn.Module], channels: int, options: Options) -> None:
+        super().__init__()
+        self.channels = channels
+        self.options = options
+
+    @abstractmethod
+    def step(
+        self, labeled: LabeledBatch, unlabeled: UnlabeledBatch | None, progress: Progress
+    ) -> StepResult:
+        """Loss terms of one training step; ``unlabeled`` is None where there are no such cases."""
+
+    def after_step(self, progress: Progress) -> None:
+        """Called after the optimizer's step: moving averages, statistics."""
+
+    @abstractmethod
+    def final_net(self) -> nn.Module:
+        """The trained student: used for prediction and export."""
+
+    def ema_net(self) -> nn.Module | None:
+        """The moving average of the student, where the method keeps one."""
+        return None
