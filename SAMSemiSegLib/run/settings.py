@@ -1,7 +1,7 @@
 """The settings of a run: one typed, validated object, written to the run folder as ``config.json``.
 
 Each class is one stage; its defaults are the ``balanced`` preset. A preset in
-``Resources/Presets`` and ``--set key=value`` override them (``finetuning.rank=8``).
+``Resources/Presets`` and ``--set key=value`` override them (``finetuning.options.rank=8``).
 """
 
 from __future__ import annotations

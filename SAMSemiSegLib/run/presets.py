@@ -1,0 +1,77 @@
+"""Presets, and single settings given as ``key=value``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.run.settings import RunSettings
+
+PRESETS = Path(__file__).parent.parent / "Resources" / "Presets"
+
+
+def preset_names() -> list[str]:
+    """The presets that come with the library."""
+    return sorted(path.stem for path in PRESETS.glob("*.json"))
+
+
+def load_settings(preset: str, assignments: Iterable[str] = (), **top: Any) -> RunSettings:
+    """Settings of a preset with changes on top.
+
+    Args:
+        preset: a preset's name, or the path of a JSON file.
+        assignments: ``finetuning.options.rank=8`` and the like; values are JSON, else taken as text.
+        top: top-level settings; those that are None change nothing.
+
+    Raises:
+        InputError: no such preset or setting, or a value that is not allowed.
+    """
+    path = PRESETS / f"{preset}.json"
+    if not path.exists():
+        path = Path(preset)
+        if path.suffix != ".json" or not path.exists():
+            raise InputError(
+                f"There is no preset '{preset}'; choose one of {', '.join(preset_names())}, or "
+                "give the path of a .json file."
+            )
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"The preset '{path}' is not valid JSON ({error}).") from error
+    tree["preset"] = path.stem
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        if not separator:
+            raise InputError(f"'--set {assignment}' is not of the form key=value.")
+        _assign(tree, key.strip(), _value(text))
+    tree.update({key: value for key, value in top.items() if value is not None})
+    try:
+        return RunSettings.model_validate(tree)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(str(part) for part in problem["loc"])
+        raise InputError(
+            f"The setting '{name}' cannot be used: {problem['msg']} (given: {problem['input']!r}); "
+            "'samsemiseg methods' lists the options of each method."
+        ) from error
+
+
+def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise InputError(f"The setting '{key}' does not exist: '{parent}' has no settings.")
+    tree[leaf] = value
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
