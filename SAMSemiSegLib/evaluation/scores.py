@@ -1,0 +1,237 @@
+"""The scores of a run: one row for each stage, case and label; their summary, files and table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from SAMSemiSegLib.atomic import replacing, write_json
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.evaluation.metrics import Metrics
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_FIGURES = ("dice", "jaccard", "asd_mm", "hd95_mm", "asd_voxels", "hd95_voxels")
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """Metrics of one label of one case.
+
+    Attributes:
+        row: what was scored, as the table names it: "supervised", "pseudo-labels", "re-trained".
+        case: the case's id.
+        label: the label's name.
+    """
+
+    row: str
+    case: str
+    label: str
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Mean and standard deviation over the cases where the metric is a number (NaN: over none)."""
+
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One row's cases for one label (or ``mean``: the average of the labels' means).
+
+    Attributes:
+        cases: how many cases were scored.
+        failures: how many of them are empty or have a Dice below 0.3.
+        figures: by the metric's name. An empty prediction enters Dice and Jaccard as 0; it has no
+            surface distance, so that distances must be read together with the failures.
+    """
+
+    row: str
+    label: str
+    cases: int
+    failures: int
+    figures: dict[str, Figure]
+
+
+@dataclass
+class Scores:
+    """A list of score rows, in the order in which they were added."""
+
+    rows: list[ScoreRow] = field(default_factory=list)
+
+    def add(self, row: str, case: str, metrics: dict[str, Metrics]) -> None:
+        """Append the metrics of one case, by label (from ``metrics.compare_labels``)."""
+        self.rows.extend(ScoreRow(row, case, label, m) for label, m in metrics.items())
+
+    @property
+    def row_names(self) -> list[str]:
+        """Names of what was scored, in order of appearance."""
+        return list(dict.fromkeys(r.row for r in self.rows))
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the labels, in order of appearance."""
+        return list(dict.fromkeys(r.label for r in self.rows))
+
+    def of(self, row: str, label: str | None = None) -> list[ScoreRow]:
+        """The rows of one name, and of one label if given."""
+        return [r for r in self.rows if r.row == row and label in (None, r.label)]
+
+    def summary(self) -> list[SummaryRow]:
+        """Mean and standard deviation over the cases, for each row name and label."""
+        return [
+            _summarize(row, label, self.of(row, label))
+            for row in self.row_names
+            for label in self.labels
+            if self.of(row, label)
+        ]
+
+    def overall(self, row: str) -> SummaryRow:
+        """All labels together: each case is first averaged over its labels, then the cases.
+
+        A case has failed if any of its labels has.
+        """
+        by_case: dict[str, list[ScoreRow]] = {}
+        for score in self.of(row):
+            by_case.setdefault(score.case, []).append(score)
+        figures = {
+            name: _figure([_mean(getattr(r.metrics, name) for r in rs) for rs in by_case.values()])
+            for name in _FIGURES
+        }
+        failures = sum(any(r.metrics.failed for r in rs) for rs in by_case.values())
+        return SummaryRow(row, "mean", len(by_case), failures, figures)
+
+    def to_csv(self, path: Path) -> None:
+        """One line per row, case and label; NaN is an empty field."""
+        names = [f.name for f in fields(Metrics)]
+        with (
+            replacing(path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.writer(file)
+            writer.writerow(["row", "case", "label", *names, "failed"])
+            for r in self.rows:
+                values = [_csv_value(getattr(r.metrics, name)) for name in names]
+                writer.writerow([r.row, r.case, r.label, *values, int(r.metrics.failed)])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON: the rows, the summary of each label, and the overall one.
+
+        NaN becomes null.
+        """
+        summary = [*self.summary(), *(self.overall(row) for row in self.row_names)]
+        plain = {
+            "rows": [
+                {"row": r.row, "case": r.case, "label": r.label, **asdict(r.metrics)}
+                for r in self.rows
+            ],
+            "summary": [asdict(s) for s in summary],
+        }
+        without_nan: dict[str, Any] = _without_nan(plain)
+        return without_nan
+
+    def to_json(self, path: Path) -> None:
+        """Write :meth:`as_dict`; :meth:`from_json` reads it back."""
+        write_json(path, self.as_dict())
+
+    @classmethod
+    def from_json(cls, path: Path) -> Scores:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            InputError: the file holds something else.
+        """
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+            return cls([_row_from(entry) for entry in rows])
+        except (OSError, ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"'{path}' does not hold scores of a run; evaluate the run again."
+            ) from error
+
+    def table(self, title: str | None = None) -> Table:
+        """One line per row name: Dice of each label, mean Dice, HD95 and ASD in mm, failures."""
+        from rich.table import Table
+
+        labels = self.labels
+        table = Table(title=title)
+        table.add_column("")
+        if len(labels) > 1:
+            for label in labels:
+                table.add_column(f"Dice {label}", justify="right")
+        for heading in ("Dice", "HD95 mm", "ASD mm", "Failures"):
+            table.add_column(heading, justify="right")
+        for row in self.row_names:
+            overall = self.overall(row)
+            cells = []
+            if len(labels) > 1:
+                for label in labels:
+                    scored = self.of(row, label)
+                    cells.append(_shown(_summarize(row, label, scored).figures["dice"], 3))
+            cells.append(_shown(overall.figures["dice"], 3))
+            cells += [_shown(overall.figures[name], 2) for name in ("hd95_mm", "asd_mm")]
+            cells.append(f"{overall.failures} of {overall.cases}")
+            table.add_row(row, *cells)
+        return table
+
+
+def _summarize(row: str, label: str, scored: list[ScoreRow]) -> SummaryRow:
+    figures = {name: _figure([getattr(r.metrics, name) for r in scored]) for name in _FIGURES}
+    return SummaryRow(row, label, len(scored), sum(r.metrics.failed for r in scored), figures)
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [v for v in values if not math.isnan(v)]
+    return statistics.fmean(known) if known else math.nan
+
+
+def _figure(values: list[float]) -> Figure:
+    """Mean and sample standard deviation (0 for a single case) of the values that are numbers."""
+    known = [v for v in values if not math.isnan(v)]
+    if not known:
+        return Figure(math.nan, math.nan)
+    return Figure(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else 0.0)
+
+
+def _shown(figure: Figure, digits: int) -> str:
+    if math.isnan(figure.mean):
+        return "–"
+    return f"{figure.mean:.{digits}f} ± {figure.std:.{digits}f}"
+
+
+def _csv_value(value: float | bool) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _row_from(entry: dict[str, Any]) -> ScoreRow:
+    numbers = {name: _number(entry[name]) for name in _FIGURES}
+    return ScoreRow(
+        str(entry["row"]),
+        str(entry["case"]),
+        str(entry["label"]),
+        Metrics(**numbers, empty=bool(entry["empty"])),
+    )
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
