@@ -1,0 +1,41 @@
+"""Checkpoints: written whole, read without running code from them."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+from SAMSemiSegLib.atomic import replacing
+from SAMSemiSegLib.errors import InputError
+
+
+def save_checkpoint(path: Path, contents: dict[str, Any]) -> None:
+    """Write tensors and plain values; an old checkpoint stays until the new one is whole."""
+    import torch
+
+    with replacing(path) as temporary:
+        try:
+            torch.save(contents, temporary)
+        except RuntimeError as error:
+            # torch reports a full disk as a RuntimeError without its error number.
+            if "write" in str(error).lower():
+                raise OSError(28, "No space left on device") from error
+            raise
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU.
+
+    Raises:
+        InputError: it is damaged, or holds anything but tensors and plain values.
+    """
+    import torch
+
+    try:
+        contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return contents
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+        raise InputError(
+            f"The checkpoint '{path}' cannot be read; delete it to repeat the stage from its start."
+        ) from error

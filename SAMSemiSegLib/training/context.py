@@ -1,0 +1,77 @@
+"""What every stage of a run is given."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from SAMSemiSegLib.errors import OutOfMemoryError
+from SAMSemiSegLib.run.cancellation import Cancellation
+from SAMSemiSegLib.run.events import Events
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+
+@dataclass
+class Context:
+    """Collaborators of a stage.
+
+    Attributes:
+        accelerator: device, number format, processes.
+        events: the event stream (silent on all processes but the first).
+        cancellation: asked between steps.
+        seed: of the run.
+        checkpoint_seconds: time between two checkpoints.
+    """
+
+    accelerator: Accelerator
+    events: Events
+    cancellation: Cancellation
+    seed: int = 1337
+    checkpoint_seconds: float = 60.0
+
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the first process, which writes the files all share."""
+        return self.accelerator.is_main_process
+
+    @functools.cached_property
+    def autocast_dtype(self) -> torch.dtype | None:
+        """The number format of mixed precision, or None."""
+        import torch
+
+        formats = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        return formats.get(self.accelerator.mixed_precision)
+
+    def share(self, items: list[str]) -> list[str]:
+        """This process's part of the items: every n-th one."""
+        return items[self.accelerator.process_index :: self.accelerator.num_processes]
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        self.accelerator.wait_for_everyone()
+
+
+@contextmanager
+def memory_sentence(advice: Callable[[], str] | str) -> Iterator[None]:
+    """Turn an out-of-memory failure into a sentence with advice on which setting to lower."""
+    import torch
+
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        words = str(error)
+        cpu = "not enough memory" in words or "can't allocate memory" in words
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or cpu:
+            text = advice if isinstance(advice, str) else advice()
+            raise OutOfMemoryError(f"There is not enough memory: {text}") from error
+        raise

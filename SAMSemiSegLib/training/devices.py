@@ -1,0 +1,65 @@
+"""Device, number format and processes, through accelerate."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from SAMSemiSegLib.errors import InputError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def make_accelerator(device: str = "auto", mixed_precision: str = "auto") -> Accelerator:
+    """An accelerator for one process, or for those that ``accelerate launch`` started.
+
+    Args:
+        device: ``auto`` (CUDA, else Apple's MPS, else CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        mixed_precision: ``auto`` (bf16 where the hardware has it, else fp16 on CUDA, else none).
+
+    Raises:
+        InputError: the device is not there.
+    """
+    import torch
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
+    kind, _, index = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps"):
+        raise InputError(f"There is no device '{device}'; choose auto, cpu, cuda or mps.")
+    if kind == "auto":
+        has_mps = torch.backends.mps.is_available()
+        kind = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": _has_mps()}[kind]
+    if not available:
+        raise InputError(
+            f"The device '{device}' is not available on this machine; use --device auto or cpu "
+            "('samsemiseg doctor' shows what there is)."
+        )
+    if index:
+        torch.cuda.set_device(int(index))
+    # One process waits for another's evaluation or export; that may take long.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))
+    return Accelerator(
+        cpu=kind == "cpu",
+        mixed_precision=_number_format(kind) if mixed_precision == "auto" else mixed_precision,
+        kwargs_handlers=[patience],
+    )
+
+
+def _has_mps() -> bool:
+    import torch
+
+    return torch.backends.mps.is_available()
+
+
+def _number_format(kind: str) -> str:
+    import torch
+
+    if kind == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if kind == "cpu" and os.environ.get("SAMSEMISEG_CPU_BF16", "auto") != "0":
+        # bf16 pays on a processor only with matrix instructions for it; elsewhere it is slower.
+        return "bf16" if torch.cpu._is_amx_tile_supported() else "no"
+    return "no"

@@ -1,0 +1,279 @@
+"""The training loop of both stages.
+
+It owns what is the same for every strategy and method: budget, learning rate, mixed precision,
+several processes, checkpoints, progress, cancellation, and the early notice of divergence.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from SAMSemiSegLib.errors import Cancelled, TrainingDivergedError
+from SAMSemiSegLib.run.settings import Budget
+from SAMSemiSegLib.training.checkpoint import load_checkpoint, save_checkpoint
+from SAMSemiSegLib.training.context import Context, memory_sentence
+from SAMSemiSegLib.training.progress import Progress
+from SAMSemiSegLib.training.randomness import generator, seed_torch
+
+Batch = TypeVar("Batch")
+
+
+@dataclass
+class Task(Generic[Batch]):
+    """What is trained, and on what.
+
+    Attributes:
+        name: of the stage, in events and seeds.
+        module: holds the parameters; those with ``requires_grad`` are trained.
+        draw: makes the batch of a step from that step's generator alone (it runs in a thread, one
+            step ahead).
+        step: loss terms by name from a batch, and further values to log.
+        after_step: moving averages and the like.
+        state, load_state: what a checkpoint keeps of the module.
+        advice: what to lower when memory runs out.
+    """
+
+    name: str
+    module: nn.Module
+    draw: Callable[[np.random.Generator, Progress], Batch]
+    step: Callable[[Batch, Progress], tuple[dict[str, Tensor], dict[str, float]]]
+    after_step: Callable[[Progress], None]
+    state: Callable[[], dict[str, Any]]
+    load_state: Callable[[dict[str, Any]], Any]
+    advice: str
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """Optimizer and learning rate; the rate is a function of the progress alone."""
+
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    schedule: Literal["poly", "step", "cosine"] = "poly"
+    warmup: float = 0.0
+    clip: float = 5.0
+
+    def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """A fresh optimizer."""
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(
+                parameters, self.learning_rate, momentum=0.9, weight_decay=self.weight_decay
+            )
+        return torch.optim.AdamW(parameters, self.learning_rate, weight_decay=self.weight_decay)
+
+    def rate(self, progress: Progress) -> float:
+        """The learning rate of a step: poly (1-t)^0.9, tenfold lower at 5/12 and 10/12 of the run
+        (UA-MT's 2,500 of 6,000 steps), or cosine."""
+        t = progress.fraction
+        if self.warmup > 0 and t < self.warmup:
+            return (
+                self.learning_rate * (t + 1 / progress.total) / (self.warmup + 1 / progress.total)
+            )
+        if self.schedule == "poly":
+            return self.learning_rate * (1 - t) ** 0.9
+        if self.schedule == "cosine":
+            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * t))
+        return self.learning_rate * 0.1 ** int(t * 12 / 5)
+
+
+@dataclass
+class _Watch:
+    """Notices early when training goes wrong."""
+
+    first: list[float] = field(default_factory=list)
+    last: deque[float] = field(default_factory=lambda: deque(maxlen=20))
+    warned: bool = False
+
+    def see(self, loss: float, context: Context, task_name: str) -> None:
+        if not math.isfinite(loss):
+            raise TrainingDivergedError(
+                f"The loss of {task_name} is no longer a number; lower the learning rate "
+                f"(--set {task_name}.learning_rate=...) and start again, or resume with mixed "
+                "precision off."
+            )
+        self.last.append(loss)
+        if len(self.first) < 20:
+            self.first.append(loss)
+        elif not self.warned and float(np.mean(self.last)) > 2 * float(np.mean(self.first)):
+            self.warned = True
+            context.events.warning(
+                f"The loss of {task_name} has doubled since the start; the learning rate is "
+                "probably too high."
+            )
+
+
+def train(
+    task: Task[Batch],
+    budget: Budget,
+    optimization: Optimization,
+    checkpoint: Path,
+    context: Context,
+) -> None:
+    """Train ``task`` to the end of its budget, from its checkpoint if there is one.
+
+    Raises:
+        Cancelled: asked to stop; the checkpoint is up to date.
+        TrainingDivergedError: the loss is not finite.
+        OutOfMemoryError: the device's memory does not suffice.
+    """
+    accelerator, rank = context.accelerator, context.accelerator.process_index
+    task.module.to(context.device).train()
+    parameters = [p for p in task.module.parameters() if p.requires_grad]
+    optimizer = optimization.build(parameters)
+    scaler = accelerator.scaler
+    first, total, spent = 0, 0, 0.0
+    if checkpoint.exists():
+        kept = load_checkpoint(checkpoint)
+        task.load_state(kept["module"])
+        optimizer.load_state_dict(kept["optimizer"])
+        if scaler is not None and kept["scaler"]:
+            scaler.load_state_dict(kept["scaler"])
+        first, total, spent = kept["step"], kept["total"], kept["seconds"]
+    with memory_sentence(task.advice):
+        total = total or _fix_steps(task, budget, parameters, context)
+    context.events.stage(task.name, total, first)
+    started = saved = time.monotonic()
+
+    def save(step: int) -> None:
+        if context.main:
+            contents = {
+                "module": task.state(),
+                "optimizer": optimizer.state_dict(),
+                "scaler": scaler.state_dict() if scaler is not None else {},
+                "step": step,
+                "total": total,
+                "seconds": spent + time.monotonic() - started,
+            }
+            save_checkpoint(checkpoint, contents)
+
+    def draw(step: int) -> Batch:
+        return task.draw(generator(context.seed, task.name, step, rank), Progress(step, total))
+
+    watch, running = _Watch(), _Running()
+    with ThreadPoolExecutor(1, "batches") as thread, memory_sentence(task.advice):
+        upcoming: Future[Batch] | None = thread.submit(draw, first) if first < total else None
+        for step in range(first, total):
+            try:
+                context.cancellation.check()
+            except Cancelled:
+                save(step)
+                raise
+            assert upcoming is not None
+            batch = upcoming.result()
+            upcoming = thread.submit(draw, step + 1) if step + 1 < total else None
+            progress = Progress(step, total)
+            for group in optimizer.param_groups:
+                group["lr"] = optimization.rate(progress)
+            seed_torch(context.seed, task.name, step, rank)
+            losses, values = _backward(task, batch, progress, parameters, context)
+            if scaler is not None:
+                scaler.unscale_(optimizer)
+            if optimization.clip:
+                nn.utils.clip_grad_norm_(parameters, optimization.clip)
+            if scaler is not None:
+                scaler.step(optimizer)
+                scaler.update()
+            else:
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            task.after_step(progress)
+            watch.see(losses["loss"], context, task.name)
+            running.see(losses | values)
+            now = time.monotonic()
+            if running.due(now) or step + 1 == total:
+                context.events.progress(step + 1, total, **running.take(now))
+            if now - saved > context.checkpoint_seconds:
+                save(step + 1)
+                saved = time.monotonic()
+    save(total)
+    context.wait()
+    context.events.done()
+
+
+def _backward(
+    task: Task[Batch],
+    batch: Batch,
+    progress: Progress,
+    parameters: list[nn.Parameter],
+    context: Context,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """One forward and backward pass; gradients are averaged over the processes."""
+    with context.accelerator.autocast():
+        terms, values = task.step(batch, progress)
+    total = torch.stack([term.float() for term in terms.values()]).sum()
+    if total.requires_grad:
+        context.accelerator.backward(total)
+    if context.accelerator.num_processes > 1:
+        # Averaged here rather than by DistributedDataParallel: a method may have several networks,
+        # use only some of their heads in a step, and run one of them twice.
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad = context.accelerator.reduce(parameter.grad, "mean")
+    losses = {name: float(term.detach()) for name, term in terms.items()}
+    return {"loss": float(total.detach()), **losses}, values
+
+
+def _fix_steps(
+    task: Task[Batch], budget: Budget, parameters: list[nn.Parameter], context: Context
+) -> int:
+    """The number of steps: as given, or what fits into the minutes, by timing a few steps whose
+    effect is taken back."""
+    if budget.minutes is None:
+        return budget.steps
+    before = {name: value.detach().clone() for name, value in task.module.state_dict().items()}
+    seconds = []
+    for step in range(4):
+        context.cancellation.check()
+        began = time.monotonic()
+        # The middle of a run: by then every term of a method is switched on.
+        progress = Progress(50 + step, 100)
+        batch = task.draw(generator(context.seed, task.name, step), progress)
+        seed_torch(context.seed, task.name, step)
+        _backward(task, batch, progress, parameters, context)
+        seconds.append(time.monotonic() - began)
+        if sum(seconds) > 6 * budget.minutes:
+            break
+    for parameter in parameters:
+        parameter.grad = None
+    task.module.load_state_dict(before)
+    typical = float(np.median(seconds[1:] or seconds))
+    steps = torch.tensor(max(10, int(60 * budget.minutes / typical)), device=context.device)
+    if context.accelerator.num_processes > 1:
+        from accelerate.utils import broadcast
+
+        steps = broadcast(steps)
+    return int(steps)
+
+
+class _Running:
+    """Means of logged values since the last event; an event about every second."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, list[float]] = {}
+        self._last = 0.0
+
+    def see(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._sums.setdefault(name, []).append(value)
+
+    def due(self, now: float) -> bool:
+        return now - self._last >= 1.0
+
+    def take(self, now: float) -> dict[str, float]:
+        self._last = now
+        means = {name: float(np.mean(values)) for name, values in self._sums.items()}
+        self._sums = {}
+        return means
