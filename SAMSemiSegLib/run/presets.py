@@ -25,7 +25,7 @@ def load_settings(preset: str, assignments: Iterable[str] = (), **top: Any) -> R
 
     Args:
         preset: a preset's name, or the path of a JSON file.
-        assignments: ``finetuning.options.rank=8`` and the like; values are JSON, else taken as text.
+        assignments: ``finetuning.options.rank=8`` and the like; a value is JSON, or else text.
         top: top-level settings; those that are None change nothing.
 
     Raises:

@@ -1,0 +1,88 @@
+"""The ``samsemiseg`` command: its sub-commands, and how it ends.
+
+Nothing here may import torch, MONAI or SimpleITK: ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+# Spinning worker threads cost a shared machine dearly (up to 50 times was seen); they must be told
+# before torch is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import typer
+
+from SAMSemiSegLib import __version__
+from SAMSemiSegLib.command import project, weights
+from SAMSemiSegLib.command.demo import demo
+from SAMSemiSegLib.command.doctor import doctor
+from SAMSemiSegLib.command.methods import methods
+from SAMSemiSegLib.command.predict import predict
+from SAMSemiSegLib.command.stitch import stitch
+from SAMSemiSegLib.command.train import report, runs, train
+from SAMSemiSegLib.errors import Cancelled, DiskFullError, UserError
+
+app = typer.Typer(
+    name="samsemiseg",
+    help="Label a few scans; segment the rest. Foundation-model pseudo-labels for semi-supervised "
+    "3D segmentation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.add_typer(project.app, name="project", help="Create a project, import cases, see their state.")
+app.command()(train)
+app.command()(predict)
+app.command()(stitch)
+app.command()(report)
+app.command()(runs)
+app.add_typer(weights.app, name="weights", help="Weights of the foundation models.")
+app.command()(methods)
+app.command()(doctor)
+app.command()(demo)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(False, "--version", callback=_version, help="Show the version."),
+) -> None:
+    """Label a few scans; segment the rest."""
+
+
+def main() -> None:
+    """Run the command. A user's mistake ends in one sentence on stderr and its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    try:
+        app(standalone_mode=True)
+    except UserError as error:
+        _end(str(error), error.exit_code)
+    except Cancelled:
+        _end("Stopped. Continue with the same command and --resume.", Cancelled.exit_code)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _end(
+                "The disk is full; free some space and continue with --resume (the last "
+                "checkpoint is whole).",
+                DiskFullError.exit_code,
+            )
+        raise
+
+
+def _end(sentence: str, code: int) -> None:
+    print(sentence, file=sys.stderr)
+    # Threads of accelerate or of a data loader must not keep a finished process alive.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,109 @@
+"""``samsemiseg train``, ``report`` and ``runs``."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import typer
+
+from SAMSemiSegLib.errors import InputError
+
+
+def train(
+    project: Path = typer.Argument(..., help="The project folder."),
+    preset: str = typer.Option("balanced", help="quick, balanced, paper, or a .json file."),
+    assignments: list[str] = typer.Option(
+        [], "--set", help="One setting, as key=value: retraining.budget.steps=500. Repeatable."
+    ),
+    run: str = typer.Option("", help="Name of the run; default: the next free run-N."),
+    device: str = typer.Option("", help="auto, cpu, cuda, cuda:1 or mps."),
+    seed: int | None = typer.Option(None, help="Seed of everything random."),
+    resume: bool = typer.Option(False, "--resume", help="Continue a run that was stopped."),
+    stop_with_parent: bool = typer.Option(
+        False, "--stop-with-parent", help="Also stop when standard input ends.", hidden=True
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print the scores as JSON."),
+) -> None:
+    """Train: adapt the foundation model, write pseudo-labels, re-train the V-Net, evaluate, export.
+
+    The run is a folder, PROJECT/runs/NAME; its report.html shows the result. Ctrl-C stops it so
+    that --resume goes on where it was.
+    """
+    from SAMSemiSegLib.project.project import Project
+    from SAMSemiSegLib.run.folder import RunFolder
+    from SAMSemiSegLib.run.presets import load_settings
+
+    opened = Project.load(project)
+    if run and not re.fullmatch(r"[\w.\- ]+", run):
+        raise InputError(f"'{run}' cannot be the name of a run; use letters, digits, '-' and '_'.")
+    folder = RunFolder(project / "runs" / (run or _default_name(project, resume)))
+    if resume:
+        settings = folder.settings()
+    else:
+        settings = load_settings(preset, assignments, device=device or None, seed=seed)
+    from SAMSemiSegLib.command.display import Display
+    from SAMSemiSegLib.run.pipeline import start
+
+    with Display() as display:
+        scores = start(opened, folder, settings, resume, display, stop_with_parent)
+    if scores is None:  # not the first of several processes
+        return
+    if as_json:
+        print(json.dumps(scores.to_dict(), indent=2))
+        return
+    from rich.console import Console
+
+    console = Console()
+    if scores.rows:
+        console.print(scores.table())
+    console.print(f"Report: {folder.path / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"Model:  {folder.path / 'model'}", highlight=False, soft_wrap=True)
+
+
+def report(
+    run_folder: Path = typer.Argument(..., help="The folder of a run."),
+) -> None:
+    """Write a run's report.html again, also for a run under way."""
+    from SAMSemiSegLib.report.report import write_report
+
+    if not (run_folder / "config.json").exists():
+        raise InputError(f"'{run_folder}' is not the folder of a run: it holds no config.json.")
+    print(write_report(run_folder))
+
+
+def runs(
+    project: Path = typer.Argument(..., help="The project folder."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
+) -> None:
+    """List the runs of a project: complete, stopped or under way."""
+    from SAMSemiSegLib.project.project import Project
+    from SAMSemiSegLib.run.state import run_states
+
+    states = run_states(Project.load(project).folder)
+    if as_json:
+        print(json.dumps([vars(state) for state in states], indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("Run", "State", "Stage", "Preset")
+    for state in states:
+        table.add_row(state.name, state.state, state.stage, state.preset)
+    Console().print(table)
+
+
+def _default_name(project: Path, resume: bool) -> str:
+    existing = sorted(
+        (path for path in (project / "runs").glob("*") if (path / "config.json").exists()),
+        key=lambda path: (path / "config.json").stat().st_mtime,
+    )
+    if resume:
+        if not existing:
+            raise InputError(f"There is no run to resume in '{project}'; start one first.")
+        return existing[-1].name
+    number = 1
+    while (project / "runs" / f"run-{number}").exists():
+        number += 1
+    return f"run-{number}"
