@@ -1,0 +1,132 @@
+"""Pseudo-labels: confidence, cleaning, storage and picture."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.finetuning.strategy import Prediction
+from SAMSemiSegLib.pseudolabels.clean import clean
+from SAMSemiSegLib.pseudolabels.confidence import volume_score, voxel_confidence
+from SAMSemiSegLib.pseudolabels.make import make_pseudo_label
+from SAMSemiSegLib.pseudolabels.picture import draw_pseudo_label
+from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
+from SAMSemiSegLib.run.settings import PseudoLabelSettings
+
+
+def _one_hot(hard, channels, sure=0.9):
+    """Probabilities with ``sure`` on the hard label and the rest spread evenly."""
+    rest = (1 - sure) / (channels - 1)
+    return np.where(np.arange(channels)[:, None, None, None] == hard, sure, rest)
+
+
+def _scene():
+    """A hollow cube of label 1 with a stray voxel of it, and a label 2 inside another hole."""
+    hard = np.zeros((12, 12, 12), np.uint8)
+    hard[2:9, 2:9, 2:9] = 1
+    hard[4, 4, 4] = 0
+    hard[6, 6, 6] = 2
+    hard[11, 11, 11] = 1
+    return hard
+
+
+def test_confidence_is_zero_at_chance_and_one_when_certain():
+    p = np.zeros((4, 3, 1, 1))
+    p[:, 0] = 0.25
+    p[2, 1] = 1
+    p[:, 2, 0, 0] = (0.625, 0.375, 0, 0)
+    np.testing.assert_allclose(voxel_confidence(p).ravel(), [0, 1, 0.5])
+    halved = voxel_confidence(p, np.full((3, 1, 1), 0.5))
+    np.testing.assert_allclose(halved.ravel(), [0, 0.5, 0.25])
+
+
+def test_score_is_the_mean_over_the_foreground_band():
+    hard = np.zeros((20, 20, 20), np.uint8)
+    assert volume_score(hard, np.ones(hard.shape)) == 0
+    hard[10, 10, 10] = 1
+    confidence = np.zeros(hard.shape)
+    confidence[10, 10, 10] = 1
+    assert volume_score(hard, confidence) == pytest.approx(1 / 25)  # 25 voxels within two steps
+
+
+def test_cleaning_moves_probability_and_lowers_confidence():
+    p = _one_hot(_scene(), 3)
+    w = voxel_confidence(p)
+    cleaned, confidence = clean(p, w, ["a", "b"], True, True)
+    hard = cleaned.argmax(0)
+    assert hard[11, 11, 11] == 0 and hard[4, 4, 4] == 1 and hard[6, 6, 6] == 2
+    assert cleaned[0, 11, 11, 11] == pytest.approx(0.95)
+    assert confidence[11, 11, 11] == pytest.approx(0.85 * 0.1)
+    np.testing.assert_allclose(cleaned.sum(0), 1)
+    changed = np.argwhere(confidence != w)
+    assert changed.tolist() == [[4, 4, 4], [11, 11, 11]]
+    assert p[1, 11, 11, 11] == 0.9, "the input is left as it is"
+
+
+def test_cleaning_only_the_named_labels():
+    p = _one_hot(_scene(), 3)
+    cleaned, _ = clean(p, voxel_confidence(p), ["a", "b"], ["b"], ["b"])
+    np.testing.assert_array_equal(cleaned, p)
+    with pytest.raises(InputError, match=r"'c'.*a, b"):
+        clean(p, voxel_confidence(p), ["a", "b"], ["c"], False)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 6))
+def test_cleaning_is_idempotent_and_keeps_probabilities(seed, channels):
+    generator = np.random.default_rng(seed)
+    p = generator.dirichlet(np.ones(channels), size=(5, 6, 4)).transpose(3, 0, 1, 2)
+    names = [str(c) for c in range(1, channels)]
+    once, w1 = clean(p, voxel_confidence(p), names, True, False)
+    twice, w2 = clean(once, w1, names, True, False)
+    np.testing.assert_array_equal(once, twice)
+    np.testing.assert_array_equal(w1, w2)
+    np.testing.assert_allclose(once.sum(0), 1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 14))
+def test_stored_and_read_back(tmp_path_factory, seed, channels):
+    generator = np.random.default_rng(seed)
+    p = generator.dirichlet(np.full(channels, 0.4), size=(5, 4, 3)).transpose(3, 0, 1, 2)
+    w = voxel_confidence(p)
+    path = tmp_path_factory.mktemp("pseudo") / "case ä.npz"
+    PseudoLabel.of(p, w, 0.123).save(path)
+    again = PseudoLabel.load(path)
+    assert again.score == 0.123 and again.probabilities.dtype == np.float32
+    np.testing.assert_allclose(again.probabilities.sum(0), 1, rtol=1e-5)
+    np.testing.assert_allclose(again.probabilities, p, atol=(channels + 1) / 255)
+    np.testing.assert_allclose(again.confidence, w, atol=0.5 / 255 + 1e-6)
+    top = np.take_along_axis(p, again.hard[None].astype(int), 0)[0]
+    assert (p.max(0) - top <= 1 / 255 + 1e-9).all(), "only ties of one step may turn"
+    assert [f.name for f in path.parent.iterdir()] == [path.name]
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    path = tmp_path / "a.npz"
+    p = _one_hot(_scene(), 3)
+    PseudoLabel.of(p, voxel_confidence(p), 1).save(path)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"a\.npz"):
+        PseudoLabel.load(path)
+    with pytest.raises(InputError, match=r"missing or damaged"):
+        PseudoLabel.load(tmp_path / "b.npz")
+
+
+def test_made_and_drawn(tmp_path):
+    hard = _scene()
+    p = torch.from_numpy(_one_hot(hard, 3)).float()
+    prediction = Prediction(p, agreement=torch.full(hard.shape, 0.5))
+    pseudo = make_pseudo_label(prediction, PseudoLabelSettings(), ["a", "b"])
+    assert pseudo.hard[11, 11, 11] == 0 and pseudo.hard[4, 4, 4] == 1
+    assert 0.35 < pseudo.score < 0.85 / 2 + 0.01
+    image = np.random.default_rng(0).normal(size=hard.shape) + hard
+    path = tmp_path / "a.png"
+    draw_pseudo_label(image, pseudo, path, [(255, 0, 0), (0, 255, 0)], reference=hard)
+    from matplotlib.image import imread
+
+    picture = imread(path)[..., :3]
+    red = (picture[..., 0] > 0.8) & (picture[..., 1:] < 0.2).all(-1)
+    assert picture.shape[0] > 200 and red.sum() > 100, "label 1 is outlined in its color"
