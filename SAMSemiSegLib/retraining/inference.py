@@ -1,0 +1,63 @@
+"""Prediction of a whole volume by a sliding window."""
+
+from __future__ import annotations
+
+import torch
+from monai.inferers import SlidingWindowInferer
+from torch import Tensor, nn
+
+
+@torch.inference_mode()
+def predict_probabilities(
+    net: nn.Module,
+    image: Tensor,
+    patch: tuple[int, int, int],
+    overlap: float = 0.5,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    windows: int = 1,
+) -> Tensor:
+    """Softmax probabilities of one volume, averaged over overlapping windows.
+
+    Windows are weighted by a Gaussian around their center. The sums are kept in main memory, so
+    that the device holds a few windows and never the volume.
+
+    Args:
+        net: (B, 1, X, Y, Z) to logits (B, K, X, Y, Z), already on ``device``.
+        image: (X, Y, Z) preprocessed gray values, of any size; a volume smaller than the patch is
+            padded with its minimum.
+        patch: size of the window in voxels.
+        overlap: of neighboring windows, as a share of their side.
+        device: where the network runs.
+        dtype: of mixed precision (bfloat16, float16), or None for float32.
+        windows: number of windows in one forward pass.
+
+    Returns:
+        (K, X, Y, Z) float32 on the CPU.
+    """
+    device = torch.device(device)
+    image = image.detach().to("cpu", torch.float32)
+
+    def probabilities(window: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            logits = net(window)
+        return logits.float().softmax(1)
+
+    inferer = SlidingWindowInferer(
+        roi_size=patch,
+        sw_batch_size=windows,
+        overlap=overlap,
+        mode="gaussian",
+        padding_mode="constant",
+        cval=float(image.min()),
+        sw_device=device,
+        device="cpu",
+    )
+    training = net.training
+    net.eval()
+    try:
+        result = inferer(image[None, None], probabilities)
+    finally:
+        net.train(training)
+    assert isinstance(result, Tensor)
+    return result[0]

@@ -1,0 +1,29 @@
+"""Mean Teacher: the student agrees with the moving average of itself under noise.
+
+Source: Tarvainen and Valpola, NeurIPS 2017, as used for 3D segmentation by UA-MT's and SFR's
+re-training: L = L_sup + λ(t)·mean((softmax f(x) - softmax f'(x + ε))²) over labeled and unlabeled
+crops, ε = clamp(N(0, 0.1²), ±0.2), λ(t) = 0.1·exp(-5(1-t)²).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from SAMSemiSegLib.retraining.ssl.method import METHODS
+from SAMSemiSegLib.retraining.teacher import TeacherMethod
+from SAMSemiSegLib.training.progress import Progress
+
+
+@METHODS.register("mean_teacher")
+class MeanTeacher(TeacherMethod):
+    """Mean squared difference of the two probabilities, on all crops."""
+
+    name = "mean_teacher"
+    title = "Mean Teacher"
+    source = "Tarvainen and Valpola, NeurIPS 2017"
+
+    def consistency(
+        self, images: Tensor, logits: Tensor, labeled: int, progress: Progress
+    ) -> tuple[Tensor, dict[str, float]]:
+        difference = logits.float().softmax(1) - self.ask_teacher(images)
+        return difference.square().mean(), {}

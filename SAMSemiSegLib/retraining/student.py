@@ -1,0 +1,118 @@
+"""From settings to a method with its networks, after checking what the method needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+from torch import nn
+
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.retraining.ssl.method import METHODS, SSLMethod
+from SAMSemiSegLib.retraining.vnet import VNet
+from SAMSemiSegLib.run.settings import RetrainingSettings
+
+
+def adapt_settings(
+    settings: RetrainingSettings, n_labeled: int, n_unlabeled: int
+) -> tuple[RetrainingSettings, list[str]]:
+    """The settings changed to what the method needs, and a sentence for each change.
+
+    Args:
+        settings: as the user gave them; left alone.
+        n_labeled: number of labeled cases.
+        n_unlabeled: number of unlabeled cases.
+
+    Raises:
+        InputError: no labeled case; or there is no such method.
+    """
+    needs = METHODS[settings.method].needs
+    title = METHODS[settings.method].title
+    settings = settings.model_copy(deep=True)
+    notes = []
+    if n_labeled < 1:
+        raise InputError("No case is labeled; label at least one case before training.")
+    if settings.net.norm not in needs.norms:
+        norm = next(n for n in ("instance", "group", "batch") if n in needs.norms)
+        notes.append(f"{title} does not work with {settings.net.norm} norm; {norm} norm is used.")
+        settings.net.norm = norm  # type: ignore[assignment]
+    if settings.labeled_batch < needs.labeled_batch:
+        settings.labeled_batch = needs.labeled_batch
+        notes.append(f"{title} wants {needs.labeled_batch} labeled crops in a batch; it gets them.")
+    if n_unlabeled and settings.unlabeled_batch < needs.unlabeled_batch:
+        settings.unlabeled_batch = needs.unlabeled_batch
+        notes.append(
+            f"{title} wants {needs.unlabeled_batch} unlabeled crops in a batch; it gets them."
+        )
+    if n_labeled < settings.labeled_batch:
+        notes.append(
+            f"{settings.labeled_batch} different crops are taken of {n_labeled} labeled case(s)."
+        )
+    if n_unlabeled == 0 and METHODS[settings.method].uses_unlabeled:
+        notes.append(f"There is no unlabeled case, so {title} is supervised training here.")
+    return settings, notes
+
+
+def check_patch(patch: Sequence[int], settings: RetrainingSettings) -> None:
+    """Refuse a patch that the method or the network cannot work on.
+
+    Raises:
+        InputError: a side is not a multiple of what the method needs.
+    """
+    entry = METHODS[settings.method]
+    divisor = entry.needs.divisor
+    if any(side < divisor or side % divisor for side in patch):
+        shown = "x".join(str(side) for side in patch)
+        raise InputError(
+            f"The patch {shown} (retraining.patch) does not suit {entry.title}: "
+            f"make each side a multiple of {divisor}, or leave it unset."
+        )
+
+
+def read_options(settings: RetrainingSettings) -> SSLMethod.Options:
+    """The method's own options, validated.
+
+    Raises:
+        InputError: an option is unknown or out of range; the sentence names it.
+    """
+    entry = METHODS[settings.method]
+    try:
+        return entry.Options(**settings.options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(sorted(entry.Options.model_fields)) or "none"
+        raise InputError(
+            f"The setting retraining.options.{key} of {entry.title} cannot be used "
+            f"({first['msg']}); its options are: {known}."
+        ) from error
+
+
+def build_method(
+    settings: RetrainingSettings,
+    channels: int,
+    n_labeled: int,
+    n_unlabeled: int,
+    patch: Sequence[int],
+) -> SSLMethod:
+    """The method named in the settings with freshly initialized networks.
+
+    Args:
+        settings: of the re-training stage; adapted as by :func:`adapt_settings`.
+        channels: K, number of classes with the background.
+        n_labeled: number of labeled cases.
+        n_unlabeled: number of unlabeled cases.
+        patch: voxels of a crop along x, y, z.
+
+    Raises:
+        InputError: the method, an option or the patch cannot be used.
+    """
+    options = read_options(settings)
+    check_patch(patch, settings)
+    settings, _ = adapt_settings(settings, n_labeled, n_unlabeled)
+    entry = METHODS[settings.method]
+
+    def build_net() -> nn.Module:
+        return VNet(channels, settings.net, entry.needs.heads)
+
+    return entry(build_net, channels, options)

@@ -1,0 +1,168 @@
+"""What methods with a teacher share: the teacher is the moving average of the student.
+
+Source: Tarvainen and Valpola, Mean teachers are better role models (NeurIPS 2017).
+
+Batch norm: in training the teacher normalizes by the batch in hand, as in the published code. That
+code leaves its running statistics to chance; here they do not move in its forward passes and are
+averaged like the weights, so that the teacher can be evaluated and kept as the final model.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Annotated, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from SAMSemiSegLib.retraining.ssl.method import (
+    LabeledBatch,
+    SSLMethod,
+    StepResult,
+    UnlabeledBatch,
+)
+from SAMSemiSegLib.run.settings import Fraction
+from SAMSemiSegLib.training.losses import segmentation_loss
+from SAMSemiSegLib.training.progress import Progress, sigmoid_ramp
+
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+def make_teacher(student: nn.Module) -> nn.Module:
+    """A copy of the student that no gradient reaches."""
+    teacher = copy.deepcopy(student).requires_grad_(False)
+    for module in teacher.modules():
+        if isinstance(module, _BatchNorm):
+            module.momentum = 0.0  # running statistics are averaged, not tracked
+    return teacher
+
+
+def ema_alpha(step: int, decay: float) -> float:
+    """α = min(1 - 1/(step+1), decay): a plain mean over the first steps, then exponential.
+
+    Args:
+        step: steps done since the average began; below 0 the teacher is the student.
+        decay: the final α.
+    """
+    return 0.0 if step < 0 else min(1.0 - 1.0 / (step + 1), decay)
+
+
+@torch.no_grad()
+def update_teacher(teacher: nn.Module, student: nn.Module, alpha: float) -> None:
+    """teacher = α·teacher + (1-α)·student, for weights and floating-point buffers; counters are
+    copied."""
+    theirs = student.state_dict()
+    for name, own in teacher.state_dict().items():
+        if own.is_floating_point():
+            own.lerp_(theirs[name], 1.0 - alpha)
+        else:
+            own.copy_(theirs[name])
+
+
+def noisy(image: Tensor, deviation: float, limit: float) -> Tensor:
+    """The image plus clamp(N(0, deviation²), -limit, limit)."""
+    return image + (torch.randn_like(image) * deviation).clamp(-limit, limit)
+
+
+def supervised_step(net: nn.Module, labeled: LabeledBatch) -> StepResult:
+    """The step of a method whose other terms have no weight yet (or no unlabeled crops)."""
+    return StepResult({"supervised": segmentation_loss(net(labeled.image), labeled.labels)})
+
+
+class TeacherOptions(SSLMethod.Options):
+    """Settings of all methods with a teacher; shares are of the whole run."""
+
+    consistency_weight: NotNegative = 0.1
+    """λ0, weight of the unlabeled term when its ramp is over."""
+    ramp: Fraction = 1.0
+    """Share of the run over which λ rises, λ0·exp(-5(1-t)²); counted from the end of the warm
+    start."""
+    ema_decay: Fraction = 0.99
+    warm_start: Fraction = 0.2
+    """Share of the run that is supervised only; the teacher is a copy of the student until then."""
+    noise: NotNegative = 0.1
+    """Standard deviation of the noise on the teacher's input, on z-scored gray values."""
+    noise_limit: NotNegative = 0.2
+
+
+class TeacherMethod(SSLMethod):
+    """A student and its moving average; subclasses say what the two have to agree on."""
+
+    class Options(TeacherOptions):
+        """Settings of the method's own."""
+
+    options: TeacherOptions
+
+    def __init__(
+        self, build_net: Callable[[], nn.Module], channels: int, options: TeacherOptions
+    ) -> None:
+        super().__init__(build_net, channels, options)
+        self.student = build_net()
+        self.teacher = make_teacher(self.student)
+
+    def step(
+        self, labeled: LabeledBatch, unlabeled: UnlabeledBatch | None, progress: Progress
+    ) -> StepResult:
+        weight = self.weight(progress)
+        if unlabeled is None or weight == 0:
+            return supervised_step(self.student, labeled)
+        n = len(labeled.image)
+        images = torch.cat([labeled.image, unlabeled.image])
+        logits = self.student(images)
+        supervised = segmentation_loss(logits[:n], labeled.labels)
+        consistency, values = self.consistency(images, logits, n, progress)
+        return StepResult(
+            {"supervised": supervised, "consistency": weight * consistency},
+            logits[n:],
+            {"consistency_weight": weight, **values},
+        )
+
+    @abstractmethod
+    def consistency(
+        self, images: Tensor, logits: Tensor, labeled: int, progress: Progress
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The unlabeled term, not yet weighted, and figures to log.
+
+        Args:
+            images: (B, 1, X, Y, Z), the labeled crops first.
+            logits: (B, K, X, Y, Z) of the student on ``images``.
+            labeled: number of labeled crops.
+            progress: where the run stands.
+        """
+
+    def weight(self, progress: Progress) -> float:
+        """λ at this step; 0 during the warm start."""
+        options = self.options
+        if self.steps_since_warm_start(progress) < 0 or options.consistency_weight == 0:
+            return 0.0
+        return options.consistency_weight * sigmoid_ramp(self.fraction(progress), options.ramp)
+
+    def fraction(self, progress: Progress) -> float:
+        """Share done of what comes after the warm start."""
+        begin = self.options.warm_start
+        return max(progress.fraction - begin, 0.0) / max(1.0 - begin, 1e-9)
+
+    def steps_since_warm_start(self, progress: Progress) -> int:
+        """Negative during the warm start."""
+        return progress.step - math.ceil(self.options.warm_start * progress.total)
+
+    @torch.no_grad()
+    def ask_teacher(self, images: Tensor) -> Tensor:
+        """The teacher's probabilities (B, K, ...) for a noisy version of the images."""
+        disturbed = noisy(images, self.options.noise, self.options.noise_limit)
+        return self.teacher(disturbed).float().softmax(1)
+
+    def after_step(self, progress: Progress) -> None:
+        alpha = ema_alpha(self.steps_since_warm_start(progress), self.options.ema_decay)
+        update_teacher(self.teacher, self.student, alpha)
+
+    def final_net(self) -> nn.Module:
+        return self.student
+
+    def ema_net(self) -> nn.Module | None:
+        return cast(nn.Module, self.teacher)

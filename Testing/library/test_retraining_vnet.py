@@ -1,0 +1,58 @@
+"""The V-Net, its heads, and prediction of whole volumes."""
+
+import pytest
+import torch
+
+from SAMSemiSegLib.retraining.inference import predict_probabilities
+from SAMSemiSegLib.retraining.vnet import VNet
+from SAMSemiSegLib.run.settings import NetSettings
+
+
+def test_size_is_that_of_the_literature() -> None:
+    assert sum(p.numel() for p in VNet(2).parameters()) == pytest.approx(9.45e6, rel=2e-3)
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance", "group"])
+def test_outputs(norm: str) -> None:
+    net = VNet(3, NetSettings(width=2, norm=norm), {"deep", "distance"}).eval()
+    image = torch.randn(1, 1, 32, 48, 32)
+    output = net.forward_heads(image)
+    assert torch.equal(output.logits, net(image))
+    assert torch.equal(output.logits, net.head(output.embedding))
+    assert [d.shape for d in output.deep] == [output.logits.shape] * 3
+    assert output.distance is not None and output.distance.shape == (1, 2, 32, 48, 32)
+    assert output.distance.abs().max() <= 1
+
+
+def test_extra_heads_leave_no_trace_in_the_plain_net() -> None:
+    net = VNet(2, NetSettings(width=2), {"deep", "distance"}).eval()
+    plain = net.plain()
+    assert set(plain.state_dict()) == set(VNet(2, NetSettings(width=2)).state_dict())
+    image = torch.randn(1, 1, 16, 16, 16)
+    assert torch.equal(plain(image), net(image))
+
+
+def test_scripts_and_traces() -> None:
+    net = VNet(2, NetSettings(width=2), {"deep"}).eval()
+    scripted = torch.jit.script(net)
+    traced = torch.jit.trace(net, torch.randn(1, 1, 16, 16, 16))
+    image = torch.randn(2, 1, 32, 16, 48)
+    assert torch.allclose(scripted(image), net(image), atol=1e-6)
+    assert torch.allclose(traced(image), net(image), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(9, 40, 33), (32, 32, 32)])
+def test_prediction_of_any_size(shape: tuple[int, int, int]) -> None:
+    net = VNet(3, NetSettings(width=2, norm="instance"))
+    probabilities = predict_probabilities(net, torch.randn(shape), (32, 32, 32), 0.5)
+    assert probabilities.shape == (3, *shape)
+    assert torch.allclose(probabilities.sum(0), torch.ones(shape), atol=1e-4)
+    assert net.training  # as it was before
+
+
+def test_prediction_of_one_window_is_the_network() -> None:
+    net = VNet(2, NetSettings(width=2)).eval()
+    image = torch.randn(16, 16, 16)
+    with torch.no_grad():
+        expected = net(image[None, None])[0].softmax(0)
+    assert torch.allclose(predict_probabilities(net, image, (16, 16, 16)), expected, atol=1e-5)
