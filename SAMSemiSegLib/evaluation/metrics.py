@@ -14,6 +14,7 @@ Published values are in voxels (spacing 1); those in millimeters use the volume'
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,15 +87,18 @@ def compare(prediction: Mask, reference: Mask, spacing: tuple[float, float, floa
 
 
 def compare_labels(
-    prediction: Array, reference: Array, spacing: tuple[float, float, float], labels: list[str]
+    prediction: Array,
+    reference: Array,
+    labels: Sequence[str],
+    spacing: tuple[float, float, float],
 ) -> dict[str, Metrics]:
     """Metrics of every label of a case; voxels that the reference ignores (255) count nowhere.
 
     Args:
         prediction: channel indices 0..C, (X, Y, Z).
         reference: channel indices 0..C with 255 = ignore, same shape.
-        spacing: millimeters between voxels along x, y, z.
         labels: names of the channels 1..C.
+        spacing: millimeters between voxels along x, y, z.
     """
     known = reference != IGNORE
     return {

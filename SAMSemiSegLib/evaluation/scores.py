@@ -124,7 +124,7 @@ class Scores:
                 values = [_csv_value(getattr(r.metrics, name)) for name in names]
                 writer.writerow([r.row, r.case, r.label, *values, int(r.metrics.failed)])
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: the rows, the summary of each label, and the overall one.
 
         NaN becomes null.
@@ -141,8 +141,8 @@ class Scores:
         return without_nan
 
     def to_json(self, path: Path) -> None:
-        """Write :meth:`as_dict`; :meth:`from_json` reads it back."""
-        write_json(path, self.as_dict())
+        """Write :meth:`to_dict`; :meth:`from_json` reads it back."""
+        write_json(path, self.to_dict())
 
     @classmethod
     def from_json(cls, path: Path) -> Scores:

@@ -62,7 +62,7 @@ def test_ignored_voxels_count_nowhere():
     reference[0], reference[1] = 1, 255
     prediction = np.zeros_like(reference)
     prediction[:2] = 1
-    assert compare_labels(prediction, reference, (1.0, 1.0, 1.0), ["a"])["a"].dice == 1
+    assert compare_labels(prediction, reference, ["a"], (1.0, 1.0, 1.0))["a"].dice == 1
 
 
 def _brute_force(a, b, spacing):
