@@ -1,0 +1,34 @@
+# `make demo` and `make test` set themselves up on a fresh machine; see CONTRIBUTING.md.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Spinning threads cost a shared machine dearly.
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: demo test lint clean
+
+demo: $(STAMP)
+	$(BIN)/samsemiseg demo
+
+test: $(STAMP) lint
+	$(BIN)/python -m pytest -q --durations=10
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# torch comes first and by itself: without a GPU its CPU build suffices, and naming the version
+# keeps pip from choosing a newer build with gigabytes of CUDA libraries where a CPU one lies ready.
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c "import torch" 2>/dev/null || \
+	  if command -v nvidia-smi >/dev/null; then $(BIN)/pip install -q torch; \
+	  else $(BIN)/pip install -q torch==2.13.0 || $(BIN)/pip install -q torch; fi
+	$(BIN)/pip install -q -e ".[test]"
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
