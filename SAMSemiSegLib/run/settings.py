@@ -170,4 +170,6 @@ class RunSettings(Settings):
     retraining: RetrainingSettings = RetrainingSettings()
     supervised_baseline: bool = False
     """Also train the V-Net on the labeled cases alone, for the table."""
+    supervised_budget: Budget | None = None
+    """Of the baseline; ``None``: the re-training's."""
     export: tuple[Literal["torchscript", "onnx", "bundle"], ...] = ("torchscript", "onnx", "bundle")

@@ -1,0 +1,75 @@
+"""Scores of the cases that no stage has trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.evaluation.metrics import compare_labels
+from SAMSemiSegLib.evaluation.scores import Scores
+from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
+from SAMSemiSegLib.preprocessing.stage import PreparedCase
+from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.volumes.reading import read_labels
+
+Predict = Callable[[PreparedCase], np.ndarray]
+"""Probabilities (K, X, Y, Z) of a case on its preprocessed grid."""
+
+
+def evaluate(
+    row: str,
+    predict: Predict,
+    cases: Sequence[PreparedCase],
+    project: Project,
+    preprocessor: Preprocessor,
+    context: Context,
+) -> Scores:
+    """Predict each case and compare with its reference on the source volume's grid.
+
+    Args:
+        row: name of the row in the table ("re-trained").
+        predict: the model.
+        cases: those with a reference are scored.
+        project: knows the references.
+        preprocessor: leads back to the source grid.
+        context: collaborators; the cases are shared out over the processes.
+    """
+    from accelerate.utils import gather_object
+
+    scored = [case for case in cases if project.case(case.id).reference]
+    mine = set(context.share([case.id for case in scored]))
+    context.events.stage(f"evaluation:{row}", len(scored))
+    scores = Scores()
+    for number, case in enumerate(scored, 1):
+        context.cancellation.check()
+        if case.id in mine:
+            try:
+                _score(row, predict, case, project, preprocessor, scores)
+            except InputError as error:
+                context.events.warning(f"The case '{case.id}' is not scored: {error}")
+        context.events.progress(number, len(scored))
+    if context.accelerator.num_processes > 1:
+        scores = Scores(gather_object(scores.rows))
+    context.events.done()
+    return scores
+
+
+def _score(
+    row: str,
+    predict: Predict,
+    case: PreparedCase,
+    project: Project,
+    preprocessor: Preprocessor,
+    scores: Scores,
+) -> None:
+    reference_path = project.case(case.id).reference
+    assert reference_path is not None
+    values = project.label_set.values
+    reference, _ = read_labels(project.path(reference_path), values, case.source)
+    prediction = preprocessor.back(predict(case), case.source)
+    names = project.label_set.names
+    spacing = case.source.spacing
+    scores.add(row, case.id, compare_labels(prediction, reference.array, names, spacing))

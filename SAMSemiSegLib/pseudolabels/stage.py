@@ -1,0 +1,85 @@
+"""Pseudo-labels for all unlabeled volumes, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from SAMSemiSegLib.atomic import write_json
+from SAMSemiSegLib.finetuning.stage import ADVICE, VolumeCase
+from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy
+from SAMSemiSegLib.pseudolabels.make import make_pseudo_label
+from SAMSemiSegLib.pseudolabels.picture import draw_pseudo_label
+from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
+from SAMSemiSegLib.run.settings import PseudoLabelSettings
+from SAMSemiSegLib.training.context import Context, memory_sentence
+from SAMSemiSegLib.training.randomness import seed_torch
+
+Color = tuple[int, int, int]
+
+
+def write_pseudo_labels(
+    strategy: FinetuningStrategy,
+    cases: Sequence[VolumeCase],
+    settings: PseudoLabelSettings,
+    names: Sequence[str],
+    colors: Sequence[Color],
+    folder: Path,
+    context: Context,
+    name: str = "pseudolabels",
+) -> dict[str, float]:
+    """Write ``ID.npz`` and ``ID.png`` for each case, and ``scores.json``.
+
+    Cases are shared out over the processes; what is already there is kept, so that a run that was
+    stopped goes on with the next case.
+
+    Args:
+        strategy: the adapted foundation model.
+        cases: unlabeled cases.
+        settings: averaging and cleaning.
+        names, colors: of the labels, without the background.
+        folder: of the pseudo-labels.
+        context: collaborators.
+        name: of the stage in the event stream.
+
+    Returns:
+        The score of each case by its id.
+    """
+    strategy.to(context.device).eval()
+    mine = set(context.share([case.id for case in cases]))
+    context.events.stage(name, len(cases))
+    for number, case in enumerate(cases, 1):
+        context.cancellation.check()
+        path = folder / f"{case.id}.npz"
+        if case.id in mine and not path.exists():
+            pseudo = predict_pseudo_label(strategy, case, settings, names, context)
+            picture = path.with_suffix(".png")
+            draw_pseudo_label(np.array(case.image), pseudo, picture, colors)
+            pseudo.save(path)
+            context.events.emit("picture", picture=f"{folder.name}/{picture.name}", message=case.id)
+        context.events.progress(number, len(cases))
+    context.wait()
+    scores = {case.id: PseudoLabel.load(folder / f"{case.id}.npz").score for case in cases}
+    if context.main:
+        write_json(folder / "scores.json", scores)
+    context.wait()
+    context.events.done()
+    return scores
+
+
+def predict_pseudo_label(
+    strategy: FinetuningStrategy,
+    case: VolumeCase,
+    settings: PseudoLabelSettings,
+    names: Sequence[str],
+    context: Context,
+) -> PseudoLabel:
+    """The pseudo-label of one case; the same whichever process makes it."""
+    image = torch.from_numpy(np.array(case.image, dtype=np.float32)).to(context.device)
+    seed_torch(context.seed, f"pseudolabel {case.id}", 0)
+    with torch.inference_mode(), context.accelerator.autocast(), memory_sentence(ADVICE):
+        prediction = strategy.predict(image, settings)
+    return make_pseudo_label(prediction, settings, names)

@@ -1,0 +1,179 @@
+"""Stage 3: the V-Net on labeled volumes and pseudo-labels, semi-supervised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from SAMSemiSegLib.atomic import replacing, write_json
+from SAMSemiSegLib.augmentation.augmentation import Augmentation
+from SAMSemiSegLib.preprocessing.stage import PreparedCase
+from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
+from SAMSemiSegLib.retraining.crops import CropSampler
+from SAMSemiSegLib.retraining.patch import choose_patch
+from SAMSemiSegLib.retraining.pseudo_label_term import PseudoLabelTerm
+from SAMSemiSegLib.retraining.ssl.method import METHODS, LabeledBatch, UnlabeledBatch
+from SAMSemiSegLib.retraining.student import adapt_settings, build_method
+from SAMSemiSegLib.retraining.vnet import VNet
+from SAMSemiSegLib.run.settings import RetrainingSettings, RunSettings, Size3
+from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.training.loop import Optimization, Task, train
+from SAMSemiSegLib.training.progress import Progress
+from SAMSemiSegLib.training.randomness import seed_torch
+
+ADVICE = (
+    "lower retraining.patch, retraining.net.width, retraining.labeled_batch or "
+    "retraining.unlabeled_batch."
+)
+
+Batches = tuple[LabeledBatch, UnlabeledBatch | None]
+
+
+@dataclass(frozen=True)
+class RetrainingCase:
+    """A preprocessed case with its pseudo-label.
+
+    Attributes:
+        case: labeled or unlabeled.
+        pseudo_path: of the stored pseudo-label, or None.
+        selected: whether the pseudo-label takes part (SFR+).
+    """
+
+    case: PreparedCase
+    pseudo_path: Path | None = None
+    selected: bool = True
+
+    @property
+    def image(self) -> np.ndarray[Any, Any]:
+        return self.case.image
+
+    @property
+    def labels(self) -> np.ndarray[Any, Any] | None:
+        return self.case.labels
+
+    @property
+    def pseudo_label(self) -> PseudoLabel | None:
+        # Read anew at each draw: a crop of a thousand cases must not end with all in memory.
+        return None if self.pseudo_path is None else PseudoLabel.load(self.pseudo_path)
+
+
+@dataclass(frozen=True)
+class RetrainedNet:
+    """The result of the stage.
+
+    Attributes:
+        net: plain V-Net in evaluation mode.
+        patch: of training and of the sliding window.
+    """
+
+    net: VNet
+    patch: Size3
+
+
+def retrain(
+    cases: Sequence[PreparedCase],
+    pseudo_labels: Mapping[str, Path],
+    channels: int,
+    settings: RunSettings,
+    folder: Path,
+    context: Context,
+    name: str = "retraining",
+    selected: Mapping[str, bool] | None = None,
+) -> RetrainedNet:
+    """Train the network of ``settings.retraining``.
+
+    Args:
+        cases: labeled and unlabeled (evaluation cases are ignored).
+        pseudo_labels: path of the pseudo-label by case id.
+        channels: K.
+        settings: of the run.
+        folder: keeps the checkpoint and the final ``net.safetensors``.
+        context: collaborators.
+        name: of the stage in the event stream.
+        selected: whether a case's pseudo-label takes part, by id (SFR+); default: all.
+    """
+    labeled = [RetrainingCase(c) for c in cases if c.part == "labeled"]
+    unlabeled = [
+        RetrainingCase(c, pseudo_labels.get(c.id), (selected or {}).get(c.id, True))
+        for c in cases
+        if c.part == "unlabeled"
+    ]
+    own, notes = adapt_settings(settings.retraining, len(labeled), len(unlabeled))
+    patch = own.patch or _patch(labeled + unlabeled, channels, own)
+    seed_torch(settings.seed, "retraining-init", 0)
+    method = build_method(own, channels, len(labeled), len(unlabeled), patch)
+    if not method.uses_unlabeled and own.pseudo_label_mode == "off":
+        unlabeled = []
+    sampler = CropSampler(labeled + unlabeled, patch, own, Augmentation(own.augmentation))
+    term = PseudoLabelTerm(method, own)
+
+    def draw(generator: np.random.Generator, progress: Progress) -> Batches:
+        return sampler.draw(generator)
+
+    def step(batches: Batches, progress: Progress) -> tuple[dict[str, Tensor], dict[str, float]]:
+        lab, unlab = (_to_device(batch, context.device) for batch in batches)
+        result = term.step(lab, unlab, progress)
+        return result.losses, result.values
+
+    task = Task(
+        name=name,
+        module=term,
+        draw=draw,
+        step=step,
+        after_step=term.after_step,
+        state=term.state_dict,
+        load_state=term.load_state_dict,
+        advice=ADVICE,
+    )
+    optimization = Optimization(own.optimizer, own.learning_rate, own.weight_decay, own.schedule)
+    done = folder / "net.safetensors"
+    if not done.exists():
+        for note in notes:
+            context.events.message(note)
+        train(task, own.budget, optimization, folder / "checkpoint.pt", context)
+        if context.main:
+            _save(term, own, patch, folder)
+        context.wait()
+    return load_net(folder, channels, own)
+
+
+def load_net(folder: Path, channels: int, settings: RetrainingSettings) -> RetrainedNet:
+    """The network that :func:`retrain` left in ``folder``."""
+    import json
+
+    from safetensors.torch import load_file
+
+    net = VNet(channels, settings.net)
+    net.load_state_dict(load_file(folder / "net.safetensors"))
+    x, y, z = json.loads((folder / "patch.json").read_text(encoding="utf-8"))
+    return RetrainedNet(net.eval(), (x, y, z))
+
+
+def _save(term: PseudoLabelTerm, settings: RetrainingSettings, patch: Size3, folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    net = term.ema_net() if settings.final_model == "ema" else None
+    net = net or term.final_net()
+    assert isinstance(net, VNet)
+    write_json(folder / "patch.json", list(patch))
+    plain = {key: value.contiguous().cpu() for key, value in net.plain().state_dict().items()}
+    with replacing(folder / "net.safetensors") as temporary:
+        save_file(plain, temporary)
+
+
+def _patch(cases: Sequence[RetrainingCase], channels: int, settings: RetrainingSettings) -> Size3:
+    median = np.median([case.image.shape for case in cases], axis=0)
+    return choose_patch(median.tolist(), channels, METHODS[settings.method].needs.divisor)
+
+
+def _to_device(batch: Any, device: torch.device) -> Any:
+    if batch is None:
+        return None
+    moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(batch).items()}
+    return type(batch)(**moved)

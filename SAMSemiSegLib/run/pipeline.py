@@ -1,0 +1,256 @@
+"""The order of the stages: the whole main job, from a project to an exported V-Net."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from SAMSemiSegLib.errors import UserError
+from SAMSemiSegLib.evaluation.scores import Scores
+from SAMSemiSegLib.evaluation.stage import evaluate
+from SAMSemiSegLib.export.stage import export_model
+from SAMSemiSegLib.finetuning.stage import build_strategy, finetune
+from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy
+from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
+from SAMSemiSegLib.preprocessing.stage import PreparedCase, prepare
+from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.pseudolabels.stage import predict_pseudo_label, write_pseudo_labels
+from SAMSemiSegLib.report.report import write_report
+from SAMSemiSegLib.retraining.inference import predict_probabilities
+from SAMSemiSegLib.retraining.stage import RetrainedNet, retrain
+from SAMSemiSegLib.run.cancellation import Cancellation
+from SAMSemiSegLib.run.events import Events, Listener
+from SAMSemiSegLib.run.folder import RunFolder
+from SAMSemiSegLib.run.proposals import write_proposals
+from SAMSemiSegLib.run.settings import RunSettings
+from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.training.devices import make_accelerator
+
+log = logging.getLogger("SAMSemiSegLib")
+
+
+def start(
+    project: Project,
+    folder: RunFolder,
+    settings: RunSettings,
+    resume: bool = False,
+    listener: Listener | None = None,
+    stop_with_parent: bool = False,
+) -> Scores | None:
+    """Run, or continue, in this process: lock, events, cancellation, stages, manifest.
+
+    Args:
+        project: the cases.
+        folder: of the run; created unless ``resume``.
+        settings: ignored parts are none; a resumed run passes those it was started with.
+        listener: is told each event.
+        stop_with_parent: stop when standard input ends.
+
+    Returns:
+        The scores; None in all processes but the first.
+
+    Raises:
+        UserError: something the user can mend.
+        Cancelled: asked to stop; resumable.
+    """
+    accelerator = make_accelerator(settings.device, settings.mixed_precision)
+    main = accelerator.is_main_process
+    if main and not resume:
+        folder.create(settings)
+    accelerator.wait_for_everyone()
+    if main:
+        folder.lock()
+    listeners = (listener,) if listener is not None and main else ()
+    events = Events(folder.events if main else None, listeners)
+    cancellation = Cancellation(folder.cancel_file, stop_with_parent)
+    cancellation.start()
+    handler = _log_to(folder / "log.txt") if main else None
+    context = Context(
+        accelerator, events, cancellation, settings.seed, 60 * settings.checkpoint_minutes
+    )
+    began = time.monotonic()
+    try:
+        events.emit("start", message="resumed" if resume else "started")
+        scores = Pipeline(project, folder, settings, context).run()
+        if main:
+            events.emit("done", values={"seconds": time.monotonic() - began})
+            write_report(folder.path)
+            folder.write_manifest(_manifest(folder))
+        return scores if main else None
+    except UserError as error:
+        log.error("%s", error)
+        events.warning(str(error))
+        raise
+    except Exception:
+        log.exception("The run ended unexpectedly")
+        raise
+    finally:
+        cancellation.stop()
+        if handler is not None:
+            log.removeHandler(handler)
+            handler.close()
+        folder.unlock()
+
+
+@dataclass
+class Pipeline:
+    """The stages of one run, in order; each leaves its result in the run folder and is passed over
+    when it is there already."""
+
+    project: Project
+    folder: RunFolder
+    settings: RunSettings
+    context: Context
+
+    def run(self) -> Scores:
+        """All stages."""
+        labels = self.project.label_set
+        plan, cases = prepare(
+            self.project, self.settings.preprocessing, self.folder / "preprocessed", self.context
+        )
+        preprocessor = Preprocessor(plan)
+        unlabeled = [case for case in cases if case.part == "unlabeled"]
+        evaluation = [case for case in cases if case.part == "evaluation"]
+        scores = Scores()
+
+        def score(row: str, predict: Callable[[PreparedCase], np.ndarray[Any, Any]]) -> None:
+            kept = self.folder / "evaluation" / f"{row}.json"
+            if kept.exists():
+                found = Scores.from_json(kept)
+            else:
+                found = evaluate(row, predict, evaluation, self.project, preprocessor, self.context)
+                if self.context.main:
+                    found.to_json(kept)
+            scores.rows.extend(found.rows)
+
+        if self.settings.supervised_baseline:
+            baseline = self._supervised(cases)
+            score("supervised only", lambda case: self._probabilities(baseline, case))
+        pseudo_labels: dict[str, Path] = {}
+        wanted = self.settings.retraining.pseudo_label_mode != "off"
+        if wanted and unlabeled:
+            strategy = self._finetuned(cases)
+            folder = self.folder / "pseudolabels"
+            write_pseudo_labels(
+                strategy,
+                unlabeled,
+                self.settings.pseudolabels,
+                labels.names,
+                labels.colors,
+                folder,
+                self.context,
+            )
+            pseudo_labels = {case.id: folder / f"{case.id}.npz" for case in unlabeled}
+            score("pseudo-labels", lambda case: self._pseudo_probabilities(strategy, case))
+            # Room for the V-Net: re-training never needs the foundation model.
+            strategy.to("cpu")
+        final = retrain(
+            cases,
+            pseudo_labels,
+            labels.channels,
+            self.settings,
+            self.folder / "retraining",
+            self.context,
+        )
+        score("re-trained", lambda case: self._probabilities(final, case))
+        if self.context.main and scores.rows:
+            scores.to_json(self.folder / "evaluation" / "scores.json")
+            scores.to_csv(self.folder / "evaluation" / "scores.csv")
+            self.context.events.emit(
+                "scores",
+                values={row: scores.overall(row).figures["dice"].mean for row in scores.row_names},
+            )
+        write_proposals(
+            self.project,
+            unlabeled,
+            lambda case: self._probabilities(final, case),
+            preprocessor,
+            self.folder / "proposals",
+            self.context,
+        )
+        if self.context.main:
+            export_model(
+                final, plan, self.project, cases, self.settings, scores, self.folder / "model",
+                self.context,
+            )  # fmt: skip
+        self.context.wait()
+        return scores
+
+    def _finetuned(self, cases: list[PreparedCase]) -> FinetuningStrategy:
+        strategy = build_strategy(self.settings, self.project.label_set.channels, self.context)
+        finetune(
+            strategy,
+            [case for case in cases if case.part == "labeled"],
+            [case for case in cases if case.part == "unlabeled"],
+            self.settings,
+            self.folder / "finetuning",
+            self.context,
+        )
+        return strategy
+
+    def _supervised(self, cases: list[PreparedCase]) -> RetrainedNet:
+        """The V-Net on the labeled cases alone."""
+        settings = copy.deepcopy(self.settings)
+        settings.retraining.method = "supervised"
+        settings.retraining.options = {}
+        settings.retraining.pseudo_label_mode = "off"
+        if settings.supervised_budget is not None:
+            settings.retraining.budget = settings.supervised_budget
+        return retrain(
+            [case for case in cases if case.part == "labeled"],
+            {},
+            self.project.label_set.channels,
+            settings,
+            self.folder / "supervised",
+            self.context,
+            name="supervised",
+        )
+
+    def _probabilities(self, trained: RetrainedNet, case: PreparedCase) -> np.ndarray[Any, Any]:
+        probabilities = predict_probabilities(
+            trained.net.to(self.context.device),
+            torch.from_numpy(np.array(case.image)),
+            trained.patch,
+            self.settings.retraining.overlap,
+            self.context.device,
+            self.context.autocast_dtype,
+        )
+        return probabilities.numpy()
+
+    def _pseudo_probabilities(
+        self, strategy: FinetuningStrategy, case: PreparedCase
+    ) -> np.ndarray[Any, Any]:
+        names = self.project.label_set.names
+        settings = self.settings.pseudolabels
+        return predict_pseudo_label(strategy, case, settings, names, self.context).probabilities
+
+
+def _manifest(folder: RunFolder) -> dict[str, Any]:
+    """Names of what a complete run has made, where it is there."""
+    candidates = {
+        "report": "report.html",
+        "scores": "evaluation/scores.json",
+        "pseudolabels": "pseudolabels",
+        "proposals": "proposals",
+        "net": "retraining/net.safetensors",
+        "torchscript": "model/model.ts",
+        "onnx": "model/model.onnx",
+        "bundle": "model/bundle",
+    }
+    made = {name: path for name, path in candidates.items() if (folder / path).exists()}
+    return {"complete": True, **made}
+
+
+def _log_to(path: Path) -> logging.Handler:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    return handler
