@@ -1,0 +1,1 @@
+"""Common orientation, spacing and intensity, and the exact way back."""
