@@ -1,0 +1,1 @@
+"""A volume's slices as one large canvas, and the way back."""

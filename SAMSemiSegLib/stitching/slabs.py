@@ -1,0 +1,60 @@
+"""Prediction of a volume canvas by canvas, however large it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from SAMSemiSegLib.run.settings import StitchingSettings
+from SAMSemiSegLib.stitching.layout import plan_slabs
+from SAMSemiSegLib.stitching.stitch import stitch, unstitch
+from SAMSemiSegLib.volumes.volume import Shape
+
+
+def predict_in_slabs(
+    image: Tensor,
+    settings: StitchingSettings,
+    multiple: int,
+    predict_canvas: Callable[[Tensor], Tensor],
+    overlap: int = 4,
+    offset: int = 0,
+) -> Tensor:
+    """Predict every slab of a volume on a canvas of its own; where slabs overlap, average.
+
+    Args:
+        image: (X, Y, Z) preprocessed gray values.
+        settings: how canvases are laid out.
+        multiple: canvas sides are multiples of this.
+        predict_canvas: from a canvas (1, 1, H, W) to maps (1, K, H, W), such as probabilities.
+        overlap: slices that neighboring slabs share.
+        offset: blank cells before the first slice.
+
+    Returns:
+        (K, X, Y, Z) on the device of ``image``.
+
+    Raises:
+        InputError: one slice alone is larger than ``settings.max_pixels``.
+    """
+    shape: Shape = (image.shape[0], image.shape[1], image.shape[2])
+    slabs = plan_slabs(shape, settings, multiple, overlap, offset)
+    fill = float(image.min())
+    axis = settings.axis
+    total: Tensor | None = None
+    times = [0] * shape[axis]
+    for slab in slabs:
+        length = slab.stop - slab.start
+        canvas = stitch(image.narrow(axis, slab.start, length), slab.layout, fill)
+        part = unstitch(predict_canvas(canvas[None, None])[0], slab.layout).to(image.device)
+        if len(slabs) == 1:
+            return part
+        if total is None:
+            total = part.new_zeros((part.shape[0], *shape))
+        total.narrow(1 + axis, slab.start, length).add_(part)
+        for i in range(slab.start, slab.stop):
+            times[i] += 1
+    assert total is not None
+    view = [1, 1, 1, 1]
+    view[1 + axis] = -1
+    return total.div_(torch.tensor(times, dtype=total.dtype, device=total.device).view(view))
