@@ -22,6 +22,7 @@ TITLES = {
     "supervised": "Supervised V-Net",
     "retraining": "Re-training the V-Net",
     "evaluation": "Evaluating",
+    "proposals": "Segmenting the unlabeled cases",
     "export": "Exporting",
 }
 

@@ -67,9 +67,8 @@ def _score(
 ) -> None:
     reference_path = project.case(case.id).reference
     assert reference_path is not None
-    values = project.label_set.values
-    reference, _ = read_labels(project.path(reference_path), values, case.source)
+    values, names = project.label_set.values, project.label_set.names
+    reference, _ = read_labels(project.path(reference_path), values, case.source, names)
     prediction = preprocessor.back(predict(case), case.source)
-    names = project.label_set.names
     spacing = case.source.spacing
     scores.add(row, case.id, compare_labels(prediction, reference.array, names, spacing))

@@ -146,7 +146,9 @@ def _prepare_case(
     if part == "labeled":
         assert case.label is not None
         values = project.label_set.values
-        labels, note = read_labels(project.path(case.label), values, volume.geometry)
+        labels, note = read_labels(
+            project.path(case.label), values, volume.geometry, project.label_set.names
+        )
         if note:
             context.events.message(f"{case.id}: {note}")
         _save(folder / "labels.npy", preprocessor.labels(labels))

@@ -32,7 +32,7 @@ class PseudoLabelArrays(Protocol):
     """A stored pseudo-label."""
 
     @property
-    def labels(self) -> Array:
+    def hard(self) -> Array:
         """(X, Y, Z) channel indices."""
 
     @property
@@ -127,7 +127,7 @@ class CropSampler:
             pseudo = case.pseudo_label if mode != "off" else None
             maps = [] if pseudo is None else self._soft_maps(pseudo)
             corner = self._uniform_corner(case, generator)
-            stored = None if pseudo is None else pseudo.labels
+            stored = None if pseudo is None else pseudo.hard
             image, label, extra = self._crop(case, stored, maps, corner, generator)
             images.append(image)
             hards.append(label)
@@ -203,8 +203,7 @@ class CropSampler:
         if labels is not None:
             label = torch.from_numpy(read_padded(labels, start, size, IGNORE).astype(np.uint8))
         if maps:
-            read = [read_padded(m, start, size, 0).astype(np.float32) for m in maps]
-            extra = torch.from_numpy(np.concatenate(read))
+            extra = torch.from_numpy(np.concatenate([_soft_crop(m, start, size) for m in maps]))
         if self.augment is not None:
             image, label, extra = self.augment(image, label, extra, generator)
         x, y, z = (slice(m, m + p) for m, p in zip(margin, self.patch, strict=True))
@@ -240,6 +239,13 @@ def read_padded(array: Array, start: Sequence[int], size: Sequence[int], fill: f
     u, v, w = inside
     box[..., x, y, z] = array[..., u, v, w]
     return box
+
+
+def _soft_crop(array: Array, start: Sequence[int], size: Sequence[int]) -> Array:
+    """(E, X, Y, Z) float32, 0 outside."""
+    crop = read_padded(array, start, size, 0)
+    scale = 1 / 255 if np.issubdtype(crop.dtype, np.integer) else 1
+    return crop.astype(np.float32) * np.float32(scale)
 
 
 def _pick(available: int, wanted: int, generator: np.random.Generator) -> list[int]:

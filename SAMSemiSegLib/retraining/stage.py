@@ -112,6 +112,9 @@ def retrain(
         unlabeled = []
     sampler = CropSampler(labeled + unlabeled, patch, own, Augmentation(own.augmentation))
     term = PseudoLabelTerm(method, own)
+    if context.device.type == "cpu":
+        # On processors 3D convolutions are about 1.7 times faster in this layout.
+        term = term.to(memory_format=torch.channels_last_3d)
 
     def draw(generator: np.random.Generator, progress: Progress) -> Batches:
         return sampler.draw(generator)
@@ -176,4 +179,6 @@ def _to_device(batch: Any, device: torch.device) -> Any:
     if batch is None:
         return None
     moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(batch).items()}
+    if device.type == "cpu":
+        moved["image"] = moved["image"].contiguous(memory_format=torch.channels_last_3d)
     return type(batch)(**moved)

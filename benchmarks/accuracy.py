@@ -1,0 +1,221 @@
+"""Accuracy on real scans: runs of a plan, one after the other, and one table of them.
+
+    python benchmarks/accuracy.py run --dataset la --labels 1 --first 0 1 --seeds 0 1 --minutes 30
+    python benchmarks/accuracy.py table benchmarks/results/accuracy.jsonl
+
+A run is a configuration, a choice of labeled cases and a seed. Each appends one JSON line as it
+ends; a run whose line is there already is passed over, and one that was cut off is resumed.
+Scores are of the final iteration, on the source volumes' own grid. Labels of unlabeled cases and
+of the evaluation cases are never read in training.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from SAMSemiSegLib.atomic import write_text
+from SAMSemiSegLib.command.demo import find_data
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.project.importing import import_cases
+from SAMSemiSegLib.project.label_set import Label, LabelSet
+from SAMSemiSegLib.project.project import Project
+
+RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A set of scans: labels, and which lines of its ``train.list`` are for what."""
+
+    name: str
+    labels: tuple[str, ...]
+    training: int
+    """Lines 1 to this one: labeled and unlabeled."""
+    evaluation: int
+    """The last so many lines are scored."""
+
+
+DATASETS = {
+    "la": Dataset("la", ("Left atrium",), 64, 16),
+    "hippocampus": Dataset("hippocampus", ("Anterior", "Posterior"), 168, 40),
+}
+
+# Dice in percent, METHODS 6.1 and 6.3: Li et al., IEEE TMI 44(10), 2025 (1 and 16 labels); the
+# rows with 4 labels as quoted by later papers. 112x112x80 crops, other test cases than ours.
+PUBLISHED = {
+    ("la", 1): {"supervised only": 17.99, "re-trained": 74.40, "pseudo-labels": 74.78},
+    ("la", 4): {"supervised only": 52.55},
+    ("la", 16): {"supervised only": 86.03, "re-trained": 90.86, "pseudo-labels": 90.39},
+}
+
+
+@app.command()
+def run(
+    dataset: str = typer.Option(..., help="la or hippocampus."),
+    labels: int = typer.Option(1, help="Number of labeled cases."),
+    first: list[int] = typer.Option([0], help="Line (from 0) of the first labeled case."),
+    seeds: list[int] = typer.Option([0], help="Seeds."),
+    preset: str = typer.Option("balanced", help="Preset of the runs."),
+    minutes: float = typer.Option(0, help="Total training time of each row; 0: the preset's."),
+    share: float = typer.Option(0.5, help="Part of the minutes for the foundation model."),
+    name: str = typer.Option("default", help="Name of the configuration in the table."),
+    assignments: list[str] = typer.Option([], "--set", help="One setting, as key=value."),
+    baseline: bool = typer.Option(True, help="Also train supervised only."),
+    unlabeled: int = typer.Option(0, help="Use at most so many unlabeled cases; 0: all."),
+    results: Path = typer.Option(RESULTS, help="File the lines are appended to."),
+    workspace: Path = typer.Option(Path("benchmarks/runs"), help="Projects and runs."),
+) -> None:
+    """Run every combination of labeled cases and seeds."""
+    data = find_data(dataset)
+    if dataset not in DATASETS or data is None:
+        raise InputError(f"The scans of '{dataset}' are not here; set SAMSEMISEG_DATA.")
+    settings = list(assignments)
+    if minutes:
+        settings += [
+            f"supervised_budget.minutes={minutes}",
+            f"finetuning.budget.minutes={share * minutes}",
+            f"retraining.budget.minutes={(1 - share) * minutes}",
+        ]
+    settings.append(f"supervised_baseline={json.dumps(baseline)}")
+    for start in first:
+        for seed in seeds:
+            key = {
+                "dataset": dataset,
+                "labels": labels,
+                "first": start,
+                "seed": seed,
+                "name": name,
+                "preset": preset,
+                "settings": settings,
+                "unlabeled": unlabeled,
+            }
+            if any(all(line.get(k) == v for k, v in key.items()) for line in read(results)):
+                print(f"Already there: {key}")
+                continue
+            line = _run(DATASETS[dataset], data, key, workspace)
+            results.parent.mkdir(parents=True, exist_ok=True)
+            with results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            table(results)
+
+
+@app.command()
+def table(results: Path = typer.Argument(RESULTS), markdown: bool = False) -> None:
+    """One table of all lines: mean and spread over labeled cases and seeds."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for line in read(results):
+        for row, figures in line["rows"].items():
+            key = (line["dataset"], line["labels"], line["name"], row)
+            groups.setdefault(key, []).append(figures)
+    columns = ("Set", "Labels", "Configuration", "Row", "Dice %", "HD95 mm", "Failed", "Published")
+    shown = Table(*columns)
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for (name, labels, configuration, row), runs in sorted(groups.items()):
+        dice = [100 * r["dice"] for r in runs]
+        spread = f" ± {statistics.stdev(dice):.1f}" if len(dice) > 1 else ""
+        hd95 = [r["hd95_mm"] for r in runs if r["hd95_mm"] is not None]
+        cells = (
+            name,
+            str(labels),
+            configuration,
+            row,
+            f"{statistics.fmean(dice):.1f}{spread} ({len(dice)})",
+            f"{statistics.fmean(hd95):.1f}" if hd95 else "–",
+            f"{sum(r['failures'] for r in runs)} of {sum(r['cases'] for r in runs)}",
+            str(PUBLISHED.get((name, labels), {}).get(row, "–")),
+        )
+        shown.add_row(*cells)
+        lines.append("| " + " | ".join(cells) + " |")
+    if markdown:
+        print("\n".join(lines))
+    else:
+        Console().print(shown)
+
+
+def read(results: Path) -> list[dict[str, Any]]:
+    """The lines of a results file; none where there is no file."""
+    if not results.exists():
+        return []
+    return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+
+
+def _run(dataset: Dataset, data: Path, key: dict[str, Any], workspace: Path) -> dict[str, Any]:
+    """One run in a process of its own, so that its peak memory can be read."""
+    label = f"{dataset.name}-{key['labels']}-{key['first']}"
+    if key["unlabeled"]:
+        label += f"-u{key['unlabeled']}"
+    project = workspace / label
+    if not (project / "project.json").exists():
+        _make_project(dataset, data, key["labels"], key["first"], key["unlabeled"], project)
+    name = f"{key['name']}-{key['seed']}"
+    folder = project / "runs" / name
+    resume = (folder / "config.json").exists()
+    command = [sys.executable, "-m", "SAMSemiSegLib", "train", str(project), "--run", name]
+    if resume:
+        command.append("--resume")
+    else:
+        command += ["--preset", key["preset"], "--seed", str(key["seed"])]
+        for setting in key["settings"]:
+            command += ["--set", setting]
+        command += ["--set", "export=[]"]
+    began = time.monotonic()
+    subprocess.run(command, check=True)
+    seconds = time.monotonic() - began
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    summary = json.loads((folder / "evaluation" / "scores.json").read_text())["summary"]
+    rows = {
+        entry["row"]: {
+            "dice": entry["figures"]["dice"]["mean"],
+            "hd95_mm": entry["figures"]["hd95_mm"]["mean"],
+            "hd95_voxels": entry["figures"]["hd95_voxels"]["mean"],
+            "failures": entry["failures"],
+            "cases": entry["cases"],
+        }
+        for entry in summary
+        if entry["label"] == "mean"
+    }
+    shutil.rmtree(folder / "preprocessed", ignore_errors=True)
+    return {**key, "rows": rows, "seconds": round(seconds), "peak_gb": round(peak, 2)}
+
+
+def _make_project(
+    dataset: Dataset, data: Path, labels: int, first: int, unlabeled: int, folder: Path
+) -> None:
+    names = (data / "train.list").read_text(encoding="utf-8").split()
+    training = names[: dataset.training]
+    training = training[first:] + training[:first]
+    if unlabeled:
+        training = training[: labels + unlabeled]
+    order = folder.parent / f"{folder.name}.txt"
+    write_text(order, "\n".join(training + names[-dataset.evaluation :]) + "\n")
+    entries = [Label(value=i, name=name) for i, name in enumerate(dataset.labels, 1)]
+    project = Project.create(folder, LabelSet(labels=entries), folder.name)
+    import_cases(
+        project,
+        data / "images",
+        data / "labels",
+        labeled=labels,
+        order=order,
+        evaluate=dataset.evaluation,
+        copy=False,
+        keep_references=False,
+    )
+
+
+if __name__ == "__main__":
+    app()
