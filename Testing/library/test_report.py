@@ -1,0 +1,145 @@
+"""The report of a small made-up run."""
+
+import json
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from SAMSemiSegLib.evaluation.metrics import compare_labels
+from SAMSemiSegLib.evaluation.scores import Scores
+from SAMSemiSegLib.pseudolabels.confidence import voxel_confidence
+from SAMSemiSegLib.pseudolabels.picture import draw_pseudo_label
+from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
+from SAMSemiSegLib.report.figures import curve_figure, dot_figure, histogram_figure
+from SAMSemiSegLib.report.report import write_report
+from SAMSemiSegLib.run.events import Events
+from SAMSemiSegLib.run.settings import RunSettings
+
+
+def make_run(folder, cases=4):
+    """A run folder with events, scores of noisy balls, pseudo-labels and settings."""
+    generator = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(*[np.arange(20)] * 3, indexing="ij"))
+    distance = np.linalg.norm(grid - 9.5, axis=0)
+    reference = np.where(distance < 4, 2, np.where(distance < 7, 1, 0)).astype(np.uint8)
+    (folder / "pseudolabels").mkdir(parents=True)
+    (folder / "evaluation").mkdir()
+    settings = RunSettings.model_validate({"retraining": {"method": "mean_teacher"}, "seed": 7})
+    settings.foundation.weights = "/home/Jane Doe/weights.safetensors"
+    (folder / "config.json").write_text(settings.model_dump_json())
+    (folder / "versions.json").write_text(json.dumps({"python": "3.12.1", "torch": "2.9"}))
+    scores, pseudo_scores = Scores(), {}
+    for index in range(cases):
+        case = f"case <{index}> & ä"
+        for row, noise in (("supervised", 3.0), ("pseudo-labels", 2.0), ("re-trained", 1.0)):
+            shift = distance + noise * generator.normal() * 0.6
+            found = np.where(shift < 4, 2, np.where(shift < 7, 1, 0))
+            scores.add(row, case, compare_labels(found, reference, ["rim", "core"], (1, 1, 1)))
+        soft = np.exp(-np.abs(distance - np.array([9, 5.5, 2])[:, None, None, None]))
+        soft /= soft.sum(0)
+        pseudo = PseudoLabel.of(soft, voxel_confidence(soft), 0.2 + 0.6 * index / cases)
+        image = reference + generator.normal(size=reference.shape)
+        name = f"id{index}"
+        picture = folder / "pseudolabels" / f"{name}.png"
+        if index < 2:
+            draw_pseudo_label(image, pseudo, picture, [(230, 80, 60), (60, 160, 230)])
+        pseudo_scores[name] = pseudo.score
+    scores.to_json(folder / "evaluation" / "scores.json")
+    (folder / "pseudolabels" / "scores.json").write_text(json.dumps(pseudo_scores))
+    events = Events(folder / "events.jsonl")
+    for stage in ("finetuning", "retraining"):
+        events.stage(stage, 60)
+        for step in range(1, 61):
+            loss = 0.2 + np.exp(-step / 20) + 0.05 * generator.normal()
+            values = {"loss": loss, "supervised": 0.7 * loss, "pseudo_label": 0.3 * loss}
+            events.progress(step, 60, **values, pseudo_label_weight=1.0)
+        events.done()
+    events.warning("The case 'x' is left out: '/data/Doe_Jane/scan 1.nrrd' is <constant>.")
+    return folder
+
+
+class _Tags(HTMLParser):
+    """Collects addresses, and checks that tags are closed in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.addresses, self.names = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.names.append(tag)
+        self.addresses += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in ("meta", "img", "br", "path", "rect", "circle", "polyline"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.names.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in ("path", "rect", "circle", "polyline"):
+            assert self.open.pop() == tag
+
+
+def _parse(path):
+    tags = _Tags()
+    tags.feed(path.read_text(encoding="utf-8"))
+    assert tags.open == []
+    return tags
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "run <1>")
+
+
+def test_report_has_every_part_and_needs_nothing_else(run):
+    path = write_report(run)
+    tags = _parse(path)
+    text = path.read_text(encoding="utf-8")
+    assert path.name == "report.html"
+    assert tags.addresses and all(a.startswith("data:image/") for a in tags.addresses)
+    assert "script" not in tags.names and "link" not in tags.names
+    for heading in ("Scores", "Notes", "Pseudo-labels", "Training", "Time", "Settings"):
+        assert f"<h2>{heading}</h2>" in text
+    assert "Dice rim" in text and "On 4 cases" in text and "mean_teacher" in text
+    assert text.count("<circle") == 2 * 3 * 4
+
+
+def test_names_are_escaped_and_folders_left_out(run):
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "run &lt;1&gt;" in text and "run <1>" not in text
+    assert "case &lt;0&gt; &amp; ä" in text and "case <0>" not in text
+    assert "Doe" not in text and "scan 1.nrrd" in text and "weights.safetensors" in text
+    assert not re.search(r"\b20\d\d-\d\d", text), "no dates"
+
+
+def test_gallery_shows_the_least_trusted_first(run):
+    text = write_report(run).read_text(encoding="utf-8")
+    assert text.index("Pseudo-label of id0") < text.index("Pseudo-label of id1")
+
+
+@pytest.mark.parametrize("present", ["config.json", "events.jsonl", "nothing"])
+def test_missing_parts_are_left_out(run, tmp_path, present):
+    if present != "nothing":
+        (tmp_path / present).write_bytes((run / present).read_bytes())
+    (tmp_path / "versions.json").write_text("{ cut off")
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    _parse(tmp_path / "report.html")
+    assert ("<h2>Settings</h2>" in text) == (present == "config.json")
+    assert ("<h2>Training</h2>" in text) == (present == "events.jsonl")
+    assert "<h2>Scores</h2>" not in text and "not complete" in text
+
+
+def test_figures_are_well_formed_at_the_edges():
+    figures = [
+        curve_figure({"loss": {1: 0.0}}, 1),
+        curve_figure({"loss": {i: -1e9 * i for i in range(2000)}, "a<b": {1: 2.0}}, 2000),
+        dot_figure({"a & b": [("x", 0.0), ("y", 1.0)] * 30, "none": []}),
+        histogram_figure([0, 1, 0.05, 0.999]),
+    ]
+    for figure in figures:
+        assert ElementTree.fromstring(figure).tag == "svg"
+        assert "nan" not in figure
+    assert curve_figure({}, 10) == ""
