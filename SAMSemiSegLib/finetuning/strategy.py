@@ -14,6 +14,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.finetuning.adapters.freeze import hold_frozen_norms
 from SAMSemiSegLib.foundation.model import FoundationModel
 from SAMSemiSegLib.registry import Registry
 from SAMSemiSegLib.run.settings import PseudoLabelSettings, Settings, StitchingSettings
@@ -61,7 +63,13 @@ class FinetuningStrategy(nn.Module, ABC):
         channels: K, number of classes with the background.
         stitching: how volumes become canvases.
         options: the validated options of this strategy.
+
+    Attributes:
+        mirror_axes: axes along which the anatomy may be mirrored (the augmentation's
+            ``flip_axes``); whoever builds the strategy sets them.
     """
+
+    mirror_axes: tuple[int, ...] = ()
 
     class Options(Settings):
         """Settings of the strategy's own."""
@@ -88,6 +96,47 @@ class FinetuningStrategy(nn.Module, ABC):
         self, labeled: Sequence[Sample], unlabeled: Sequence[Sample], progress: Progress
     ) -> dict[str, Tensor]:
         """Loss terms by name, already weighted; the loop minimizes their sum."""
+
+    def train(self, mode: bool = True) -> FinetuningStrategy:
+        """As ``nn.Module.train``; batch norms with frozen parameters keep their statistics."""
+        super().train(mode)
+        hold_frozen_norms(self)
+        return self
+
+    def trainable_state_dict(self) -> dict[str, Tensor]:
+        """``state_dict`` without what came from the foundation model's file and is not trained.
+
+        Frozen copies that a strategy keeps outside a :class:`FoundationModel` (moving averages,
+        prototypes) are among the entries; one that keeps a second foundation model overrides this.
+        """
+        skipped = self._pretrained_names()
+        return {k: v for k, v in self.state_dict().items() if k not in skipped}
+
+    def load_trainable_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Load what :meth:`trainable_state_dict` gave.
+
+        Raises:
+            InputError: the entries are those of another strategy, option or foundation model.
+        """
+        expected = self.trainable_state_dict()
+        wrong = [k for k, v in expected.items() if k not in state or state[k].shape != v.shape]
+        wrong += [k for k in state if k not in expected]
+        if wrong:
+            raise InputError(
+                f"The fine-tuned weights do not fit the settings ({len(wrong)} tensors differ, the "
+                f"first is '{wrong[0]}'); use the finetuning and foundation settings of the run "
+                "that made them, or start a new run."
+            )
+        self.load_state_dict(state, strict=False)
+
+    def _pretrained_names(self) -> set[str]:
+        """Names in ``state_dict`` of the foundation models' frozen parameters and statistics."""
+        trained = {name for name, p in self.named_parameters() if p.requires_grad}
+        names: set[str] = set()
+        for prefix, module in self.named_modules():
+            if isinstance(module, FoundationModel):
+                names.update(f"{prefix}.{name}" for name in module.state_dict())
+        return names - trained
 
     def after_step(self, progress: Progress) -> None:
         """Called after the optimizer's step, for moving averages and the like."""

@@ -29,8 +29,23 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H/stride, W/stride)."""
-        result: Tensor = self.bn(self.c(x))
-        return result
+        if self.bn.training:
+            result: Tensor = self.bn(self.c(x))
+            return result
+        # With fixed statistics the norm is folded into the convolution: one pass less over maps
+        # that at full resolution are the encoder's main cost.
+        mean, variance = self.bn.running_mean, self.bn.running_var
+        assert mean is not None and variance is not None
+        scale = self.bn.weight * torch.rsqrt(variance + self.bn.eps)
+        conv = self.c
+        return F.conv2d(
+            x,
+            conv.weight * scale.view(-1, 1, 1, 1),
+            self.bn.bias - mean * scale,
+            conv.stride,
+            conv.padding,
+            groups=conv.groups,
+        )
 
 
 class PatchEmbed(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from SAMSemiSegLib.foundation.blocks import mask_decoder, prompt_encoder, to_unit_range
@@ -38,12 +39,15 @@ class LiteMedSAM(FoundationModel):
     ) -> None:
         super().__init__()
         self.image_encoder = TinyViT(channels, depths, heads, windows)
+        # Twice as fast on processors: pointwise and depthwise convolutions, channels-last MLPs.
+        self.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.prompt_encoder = prompt_encoder(embedding_side=64, image_side=256)
         self.mask_decoder = mask_decoder(decoder_depth, decoder_mlp)
 
     def encode(self, canvas: Tensor) -> Tensor:
         """See the base class; gray values are scaled to 0..1, as in pretraining."""
-        embedding: Tensor = self.image_encoder(to_unit_range(canvas).expand(-1, 3, -1, -1))
+        image = to_unit_range(canvas).expand(-1, 3, -1, -1)
+        embedding: Tensor = self.image_encoder(image.contiguous(memory_format=torch.channels_last))
         return embedding
 
     def attention_blocks(self) -> list[nn.Module]:

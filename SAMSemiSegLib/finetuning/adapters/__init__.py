@@ -1,0 +1,1 @@
+"""Ways to make a frozen encoder trainable with few parameters."""

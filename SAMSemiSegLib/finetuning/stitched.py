@@ -1,0 +1,194 @@
+"""What the stitched strategies share: one canvas a volume in, class logits out, ½(CE + Dice).
+
+Source: SFR, arXiv 2403.11229; Li et al., IEEE TMI 44(10), 2025.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from SAMSemiSegLib.finetuning.adapters.freeze import freeze
+from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy, Prediction, Sample
+from SAMSemiSegLib.foundation.model import FoundationModel
+from SAMSemiSegLib.foundation.semantic import SemanticSAM, Tokens
+from SAMSemiSegLib.run.settings import (
+    Positive,
+    PseudoLabelSettings,
+    StitchingSettings,
+)
+from SAMSemiSegLib.stitching.layout import plan_slabs
+from SAMSemiSegLib.stitching.slabs import predict_in_slabs
+from SAMSemiSegLib.stitching.stitch import stitch
+from SAMSemiSegLib.training.losses import IGNORE, segmentation_loss
+from SAMSemiSegLib.training.progress import Progress
+
+MAX_UPSCALE = 4
+
+
+class StitchedOptions(FinetuningStrategy.Options):
+    """Settings that all stitched strategies have."""
+
+    tokens: Tokens = "pretrained"
+    """Start the classes from SAM's own mask tokens, or from random ones."""
+    upscale: Positive | Literal["auto"] = "auto"
+    """Whole factor by which the canvas is enlarged before the model sees it. Small volumes gain:
+    a structure of a few pixels is lost between the model's patches. ``auto``: as large as
+    ``stitching.max_pixels`` allows, up to 2 for models whose masks have the canvas' resolution
+    and up to 4 for the others."""
+    include_background: bool = False
+    """Average the background's Dice into the loss too, as the authors' code does."""
+    slab_overlap: int = Field(default=4, ge=0)
+    """Slices that neighboring slabs of a large volume share."""
+
+
+class StitchedStrategy(FinetuningStrategy):
+    """Base of the strategies; a subclass says what of the encoder is trained.
+
+    The mask decoder and the embedding of "no mask prompt" are trained by all of them.
+    """
+
+    class Options(StitchedOptions):
+        """Settings of the strategy's own."""
+
+    options: StitchedOptions
+
+    def __init__(
+        self,
+        foundation: FoundationModel,
+        channels: int,
+        stitching: StitchingSettings,
+        options: StitchedOptions,
+    ) -> None:
+        super().__init__(foundation, channels, stitching, options)
+        freeze(foundation)
+        self.sam = SemanticSAM(foundation, channels, options.tokens)
+        self.sam.decoder.requires_grad_(True)
+        foundation.prompt_encoder.no_mask_embed.requires_grad_(True)  # type: ignore[union-attr]
+        self.adapt_encoder(foundation)
+
+    @abstractmethod
+    def adapt_encoder(self, foundation: FoundationModel) -> None:
+        """Make the (frozen) encoder trainable where this strategy wants it, in place."""
+
+    def step(
+        self, labeled: Sequence[Sample], unlabeled: Sequence[Sample], progress: Progress
+    ) -> dict[str, Tensor]:
+        """One canvas for each labeled volume, or one random slab of it where it is too large.
+
+        Draws the canvas' offset and the slab from torch's global generator.
+        """
+        total: Tensor | None = None
+        for sample in labeled:
+            loss = self._canvas_loss(sample)
+            total = loss if total is None else total + loss
+        if total is None:
+            raise ValueError("a step needs at least one labeled volume")
+        return {"supervised": total / len(labeled)}
+
+    def _canvas_loss(self, sample: Sample) -> Tensor:
+        assert sample.labels is not None
+        image, labels = sample.image, sample.labels
+        shape = (image.shape[0], image.shape[1], image.shape[2])
+        factor = self.upscale_factor(shape, self.stitching)
+        settings = _with_budget(self.stitching, factor)
+        offset = int(torch.randint(settings.start_offset + 1, ()).item())
+        slabs = plan_slabs(
+            shape, settings, self._multiple(factor), self.options.slab_overlap, offset
+        )
+        slab = slabs[int(torch.randint(len(slabs), ()).item())]
+        start, length = slab.start, slab.stop - slab.start
+        image = image.narrow(settings.axis, start, length)
+        labels = labels.narrow(settings.axis, start, length)
+        canvas = stitch(image, slab.layout, float(sample.image.min()))
+        target = stitch(labels, slab.layout, IGNORE)
+        logits = self.canvas_logits(canvas[None, None], factor)
+        return segmentation_loss(
+            logits, target[None], include_background=self.options.include_background
+        )
+
+    def canvas_logits(self, canvas: Tensor, factor: int) -> Tensor:
+        """Logits (B, K, H, W) of canvases (B, 1, H, W) that the model sees ``factor`` times larger.
+
+        The decoder's masks come at their own resolution; going straight to the canvas' one spares
+        the enlarged logits.
+        """
+        size = (canvas.shape[-2], canvas.shape[-1])
+        if factor > 1:
+            canvas = F.interpolate(canvas, scale_factor=float(factor), mode="bicubic")
+        logits: Tensor = self.sam.decode(self.sam.foundation.encode(canvas), size)
+        return logits
+
+    @torch.no_grad()
+    def predict(self, image: Tensor, settings: PseudoLabelSettings) -> Prediction:
+        """Softmax averaged over axes, canvas offsets and, if asked, mirrored volumes."""
+        axes = settings.axes or (self.stitching.axis,)
+        mirrored: list[tuple[int, ...]] = [()]
+        if settings.flips:
+            mirrored += [(axis,) for axis in self.mirror_axes]
+        total: Tensor | None = None
+        count = 0
+        for axis in axes:
+            stitching = self.stitching.model_copy(update={"axis": axis})
+            for offset in self._offsets(settings.offsets):
+                for flips in mirrored:
+                    part = self._probabilities(image, stitching, offset, flips)
+                    total = part if total is None else total.add_(part)
+                    count += 1
+        assert total is not None
+        return Prediction(total.div_(count))
+
+    def _probabilities(
+        self, image: Tensor, settings: StitchingSettings, offset: int, flips: tuple[int, ...]
+    ) -> Tensor:
+        """(K, X, Y, Z) of one view of the volume."""
+        factor = self.upscale_factor((image.shape[0], image.shape[1], image.shape[2]), settings)
+
+        def predict_canvas(canvas: Tensor) -> Tensor:
+            return self.canvas_logits(canvas, factor).float().softmax(1)
+
+        probabilities = predict_in_slabs(
+            image.flip(flips) if flips else image,
+            _with_budget(settings, factor),
+            self._multiple(factor),
+            predict_canvas,
+            self.options.slab_overlap,
+            offset,
+        )
+        return probabilities.flip([axis + 1 for axis in flips]) if flips else probabilities
+
+    def _offsets(self, count: int) -> list[int]:
+        """``count`` different numbers of leading blank cells, within what training has seen."""
+        most = self.stitching.start_offset
+        count = min(count, most + 1)
+        return [round(i * most / max(count - 1, 1)) for i in range(count)]
+
+    def upscale_factor(self, shape: tuple[int, int, int], settings: StitchingSettings) -> int:
+        """The factor for a volume of this shape (see ``Options.upscale``)."""
+        if self.options.upscale != "auto":
+            return self.options.upscale
+        most = 2 if self.sam.foundation.downscale == 1 else MAX_UPSCALE
+        pixels = shape[0] * shape[1] * shape[2]
+        factor = 1
+        while factor < most and pixels * (factor + 1) ** 2 * 1.2 <= settings.max_pixels:
+            factor += 1  # 1.2: what margins, blank cells and rounding add to a canvas
+        return factor
+
+    def _multiple(self, factor: int) -> int:
+        """Multiple of the canvas' sides before it is enlarged."""
+        multiple = self.sam.foundation.multiple
+        while factor % 2 == 0 and multiple % 2 == 0:
+            factor, multiple = factor // 2, multiple // 2
+        return multiple
+
+
+def _with_budget(settings: StitchingSettings, factor: int) -> StitchingSettings:
+    """The pixel budget is that of the enlarged canvas."""
+    budget = max(1, settings.max_pixels // factor**2)
+    return settings.model_copy(update={"max_pixels": budget})
