@@ -1,0 +1,1 @@
+"""One 3D augmentation per volume or crop."""
