@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["start", "stage", "progress", "done", "scores", "picture", "warning", "message"]
+Kind = Literal[
+    "start", "stage", "progress", "done", "scores", "picture", "warning", "message", "end"
+]
 Listener = Callable[[dict[str, Any]], None]
 
 

@@ -81,7 +81,7 @@ def start(
         events.emit("start", message="resumed" if resume else "started")
         scores = Pipeline(project, folder, settings, context).run()
         if main:
-            events.emit("done", values={"seconds": time.monotonic() - began})
+            events.emit("end", values={"seconds": time.monotonic() - began})
             write_report(folder.path)
             folder.write_manifest(_manifest(folder))
         return scores if main else None
