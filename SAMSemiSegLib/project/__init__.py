@@ -1,0 +1,1 @@
+"""The project folder: label set, cases and what is known of them."""

@@ -1,0 +1,1 @@
+"""Reading, checking and writing volumes; the only place that knows file formats."""

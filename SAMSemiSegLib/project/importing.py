@@ -1,0 +1,405 @@
+"""Bringing scans and labels into a project, all of them or none."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.project.case import Case, Role, case_id, matching_stem
+from SAMSemiSegLib.project.label_set import LabelSet
+from SAMSemiSegLib.project.project import Project
+
+ReportProgress = Callable[[int, int, str], None]
+"""Called with (cases done, cases in all, name of the case)."""
+
+WHOLE_CHECK_BYTES = 256 * 1024**2
+"""Up to this many bytes of images the voxels are checked on import; of larger sets the headers
+only, and the voxels when the cases are preprocessed."""
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """What an import did; ``notes`` are sentences for the user."""
+
+    imported: int
+    labeled: int
+    unlabeled: int
+    evaluation: int
+    references: int
+    copied: bool
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass
+class _Found:
+    """An image and what is to become of it."""
+
+    image: Path
+    label: Path | None
+    use: str = "unlabeled"  # or "labeled", "evaluation"
+
+
+def import_cases(
+    project: Project,
+    images: Path,
+    labels: Path | None = None,
+    labeled: int | Sequence[str] | None = None,
+    order: Path | None = None,
+    evaluate: int | Sequence[str] | None = None,
+    copy: bool = False,
+    keep_references: bool = False,
+    progress: ReportProgress | None = None,
+) -> ImportSummary:
+    """Import a folder of images and one of labels, matched by their file names.
+
+    Args:
+        images: a folder of image files, a folder of folders of DICOM slices, or a series' folder.
+        labels: a folder of label files, or ``None``.
+        labeled: the first N cases of the order (evaluation cases not counted), or names; ``None``:
+            all that have a label.
+        order: a text file of case names, one a line: the order of the cases. Images that it does
+            not name are left out. Without it the order is by name.
+        evaluate: the last N cases of the order, or names: scored, never trained on.
+        copy: copy the files into the project folder instead of referring to them.
+        keep_references: keep the labels of unlabeled cases, to score pseudo-labels by.
+
+    Raises:
+        InputError: one sentence; the project and its folder are as before.
+    """
+    found = _match(images, labels)
+    notes: list[str] = []
+    if order is not None:
+        found, note = _in_order(found, order, images)
+        notes += note
+    _choose(found, labeled, evaluate, labels)
+
+    label_set = project.label_set
+    if not label_set.labels:
+        label_set = _inferred([f.label for f in found if f.use != "unlabeled" and f.label])
+        if label_set.labels:
+            notes.append(
+                "The label set was taken from the label files: "
+                + ", ".join(f"{x.name} = {x.value}" for x in label_set.labels)
+                + "."
+            )
+
+    whole = sum(f.image.stat().st_size for f in found if f.image.is_file()) <= WHOLE_CHECK_BYTES
+    taken = {case.id for case in project.cases}
+    already = {project.path(case.image) for case in project.cases}
+    cases: list[Case] = []
+    made: list[Path] = []
+    try:
+        for done, item in enumerate(found):
+            if item.image.resolve() in already:
+                raise InputError(
+                    f"'{item.image}' is in the project already; import a folder of new images."
+                )
+            case = _case(project, item, label_set, taken, keep_references, whole, copy, made)
+            taken.add(case.id)
+            cases.append(case)
+            if progress is not None:
+                progress(done + 1, len(found), case.id)
+        _commit(project, cases, label_set)
+    except BaseException:
+        _remove(made, project.folder)
+        raise
+
+    notes += [case.note for case in cases if case.note]
+    return ImportSummary(
+        imported=len(cases),
+        labeled=sum(f.use == "labeled" for f in found),
+        unlabeled=sum(f.use == "unlabeled" for f in found),
+        evaluation=sum(f.use == "evaluation" for f in found),
+        references=sum(case.reference is not None for case in cases),
+        copied=copy,
+        notes=notes,
+    )
+
+
+def add_case(
+    project: Project,
+    image: Path,
+    label: Path | None = None,
+    name: str | None = None,
+    role: Role = "training",
+    copy: bool = False,
+) -> Case:
+    """Add one scan, wholly checked.
+
+    Args:
+        label: trains if ``role`` is training, only scores if it is evaluation.
+        name: the case's id; by default made from the file name.
+
+    Raises:
+        InputError: one sentence; the project and its folder are as before.
+    """
+    taken = {case.id for case in project.cases}
+    if name is not None and (name in taken or case_id(name) != name):
+        why = "is taken" if name in taken else "holds characters that a file name cannot"
+        raise InputError(f"The case id '{name}' {why}; choose another with --id.")
+    use = "evaluation" if role == "evaluation" else "labeled" if label else "unlabeled"
+    label_set = project.label_set
+    if label is not None and not label_set.labels:
+        label_set = _inferred([label])
+    made: list[Path] = []
+    try:
+        case = _case(
+            project, _Found(image, label, use), label_set, taken, False, True, copy, made, name
+        )
+        _commit(project, [case], label_set)
+    except BaseException:
+        _remove(made, project.folder)
+        raise
+    return case
+
+
+def read_list(path: Path) -> list[str]:
+    """The names in a text file, one a line; empty lines and lines that start with # are skipped.
+
+    Raises:
+        InputError: it cannot be read, or holds no name.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"The list '{path}' cannot be read; give a text file with one case name a line."
+        ) from error
+    names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not names:
+        raise InputError(f"The list '{path}' is empty; write one case name a line.")
+    return names
+
+
+def _match(images: Path, labels: Path | None) -> list[_Found]:
+    by_stem = _listed(images, dicom=True)
+    if not by_stem:
+        raise InputError(
+            f"The folder '{images}' holds no image; give a folder of .nrrd, .nii, .nii.gz or .mha "
+            "files, or of folders of DICOM slices."
+        )
+    label_by_stem = _listed(labels, dicom=False) if labels is not None else {}
+    found = [_Found(image, label_by_stem.get(stem)) for stem, image in by_stem.items()]
+    if labels is not None and not any(f.label for f in found):
+        raise InputError(
+            f"No label in '{labels}' has the name of an image in '{images}'; name each label as "
+            "its image (endings such as _seg, -label, _gt may differ)."
+        )
+    return found
+
+
+def _listed(folder: Path, dicom: bool) -> dict[str, Path]:
+    """Image files (and folders of DICOM slices) by what their names have in common, sorted."""
+    from SAMSemiSegLib.volumes.dicom import is_series_folder
+    from SAMSemiSegLib.volumes.reading import suffix_of
+
+    if not folder.is_dir():
+        raise InputError(f"There is no folder '{folder}'; check the path.")
+    if dicom and is_series_folder(folder):
+        return {matching_stem(folder.name): folder}
+    result: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        usable = dicom and is_series_folder(path) if path.is_dir() else bool(suffix_of(path))
+        if not usable:
+            continue
+        stem = matching_stem(path.name)
+        if stem in result:
+            raise InputError(
+                f"'{result[stem].name}' and '{path.name}' in '{folder}' would be the same case; "
+                "rename one or move it elsewhere."
+            )
+        result[stem] = path
+    return result
+
+
+def _in_order(found: list[_Found], order: Path, images: Path) -> tuple[list[_Found], list[str]]:
+    by_stem = {matching_stem(f.image.name): f for f in found}
+    names = read_list(order)
+    wanted = [_named(name, by_stem, f"named in '{order}'", images) for name in names]
+    if len({id(f) for f in wanted}) < len(wanted):
+        raise InputError(f"The list '{order}' names a case twice; name each once.")
+    left_out = len(found) - len(wanted)
+    notes = []
+    if left_out:
+        notes.append(
+            f"{left_out} images in '{images}' are not named in '{order.name}' and were left out."
+        )
+    return wanted, notes
+
+
+def _named(name: str, by_stem: dict[str, _Found], where: str, images: Path | None) -> _Found:
+    item = by_stem.get(matching_stem(name))
+    if item is None:
+        place = f"in '{images}'" if images else "among the imported cases"
+        raise InputError(f"There is no image {place} for the case '{name}' {where}; mend the name.")
+    return item
+
+
+def _choose(
+    found: list[_Found],
+    labeled: int | Sequence[str] | None,
+    evaluate: int | Sequence[str] | None,
+    labels: Path | None,
+) -> None:
+    """Set ``use`` of each case."""
+    by_stem = {matching_stem(f.image.name): f for f in found}
+    if isinstance(evaluate, int):
+        if not 0 <= evaluate <= len(found):
+            raise InputError(
+                f"--evaluate {evaluate} asks for more cases than the {len(found)} there are; "
+                "lower it."
+            )
+        held_out = found[len(found) - evaluate :]
+    else:
+        held_out = [_named(name, by_stem, "of --evaluate", None) for name in evaluate or ()]
+    for item in held_out:
+        item.use = "evaluation"
+
+    training = [f for f in found if f.use != "evaluation"]
+    if labeled is None:
+        chosen = [f for f in training if f.label is not None]
+    elif isinstance(labeled, int):
+        if not 0 <= labeled <= len(training):
+            raise InputError(
+                f"--labeled {labeled} asks for more cases than the {len(training)} that are left "
+                "for training; lower it."
+            )
+        chosen = training[:labeled]
+    else:
+        chosen = [_named(name, by_stem, "of --labeled", None) for name in labeled]
+    for item in chosen:
+        if item.use == "evaluation":
+            raise InputError(
+                f"The case '{item.image.name}' is both in --labeled and in --evaluate; take it out "
+                "of one of them."
+            )
+        item.use = "labeled"
+    for item in found:
+        if item.use != "unlabeled" and item.label is None:
+            place = f"in '{labels}'" if labels else "(no --labels folder was given)"
+            option = "--labeled" if item.use == "labeled" else "--evaluate"
+            raise InputError(
+                f"There is no label {place} for '{item.image.name}', which {option} names; add the "
+                "label or leave the case out."
+            )
+
+
+def _inferred(labels: list[Path]) -> LabelSet:
+    """The label set that label files have in common: their values, with segments' names."""
+    from SAMSemiSegLib.volumes.reading import label_values
+
+    names: dict[int, str] = {}
+    for path in labels:
+        for value, name in label_values(path).items():
+            names[value] = names.get(value) or name
+    if len(names) > 64:
+        raise InputError(
+            f"The label files hold {len(names)} values, which is too many for a label set; check "
+            "that they are labels, or name the labels with 'project create --labels'."
+        )
+    values = sorted(names)
+    return LabelSet.of([names[v] or f"label_{v}" for v in values], values)
+
+
+def _case(
+    project: Project,
+    item: _Found,
+    label_set: LabelSet,
+    taken: set[str],
+    keep_references: bool,
+    whole: bool,
+    copy: bool,
+    made: list[Path],
+    name: str | None = None,
+) -> Case:
+    """Check the files of one case, copy them if asked (noted in ``made``), and describe it."""
+    from SAMSemiSegLib.volumes.reading import (
+        check_label_geometry,
+        read_image,
+        read_image_geometry,
+        read_labels,
+    )
+
+    grid = read_image(item.image).geometry if whole else read_image_geometry(item.image)
+    label = item.label
+    note = None
+    if item.use == "unlabeled" and not keep_references:
+        label = None
+    elif label is not None and item.use == "unlabeled":
+        note = check_label_geometry(label, grid)
+    elif label is not None:
+        _, note = read_labels(label, label_set.values, grid, label_set.names)
+
+    identity = name or case_id(item.image.name, taken)
+    image = item.image
+    if copy:
+        image = _copied(image, project.folder / "images", identity, made)
+        if label is not None:
+            label = _copied(label, project.folder / "labels", identity, made)
+    stored = project.stored(label) if label is not None else None
+    trains = item.use == "labeled"
+    return Case(
+        id=identity,
+        image=project.stored(image),
+        label=stored if trains else None,
+        origin="expert" if trains else "none",
+        status="labeled" if trains else "unlabeled",
+        role="evaluation" if item.use == "evaluation" else "training",
+        reference=None if trains else stored,
+        note=note,
+    )
+
+
+def _copied(source: Path, folder: Path, name: str, made: list[Path]) -> Path:
+    from SAMSemiSegLib.volumes.reading import suffix_of
+
+    if source.name.lower().endswith(".mhd"):
+        raise InputError(
+            f"'{source}' keeps its voxels in a second file, which cannot be copied along; import "
+            "it without --copy, or save it as .mha."
+        )
+    target = folder / (name + suffix_of(source))
+    if target.exists():
+        raise InputError(f"'{target}' exists already; remove it, or import without --copy.")
+    folder.mkdir(parents=True, exist_ok=True)
+    made.append(target)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
+    return target
+
+
+def _commit(project: Project, cases: list[Case], label_set: LabelSet) -> None:
+    """Put the cases into the project and save; take them out again if it cannot be saved."""
+    before, labels_before = list(project.cases), project.label_set
+    project.cases.extend(cases)
+    project.label_set = label_set
+    try:
+        project.save()
+    except BaseException:
+        project.cases[:] = before
+        project.label_set = labels_before
+        raise
+
+
+def _remove(made: list[Path], folder: Path) -> None:
+    """Take copied files back, and the folders made for them if they are empty now."""
+    for path in made:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    for name in ("images", "labels"):
+        if (folder / name).is_dir() and not any((folder / name).iterdir()):
+            (folder / name).rmdir()

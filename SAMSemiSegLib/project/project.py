@@ -1,0 +1,190 @@
+"""``project.json``: the one source of truth about the cases."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from SAMSemiSegLib.atomic import replacing, write_text
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.project.case import Case
+from SAMSemiSegLib.project.label_set import LabelSet
+
+FILE = "project.json"
+VERSION = 1
+
+
+class Decision(BaseModel):
+    """A review decision and the case as it was before, so that it can be undone."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    action: Literal["accept", "correct", "reject"]
+    before: Case
+
+
+class Project(BaseModel):
+    """Label set and cases of one folder.
+
+    Which cases are used for what: :attr:`labeled` trains as ground truth, :attr:`unlabeled` gets
+    pseudo-labels, :attr:`evaluation` is only scored. A rejected pseudo-label makes its case
+    unlabeled again; a pseudo-label waiting for review counts as unlabeled too.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: Literal[1] = 1
+    name: str
+    label_set: LabelSet
+    cases: list[Case] = Field(default_factory=list)
+    history: list[Decision] = Field(default_factory=list)
+    """Review decisions, the latest last."""
+
+    _folder: Path = PrivateAttr(default=Path())
+
+    @model_validator(mode="after")
+    def _unique_ids(self) -> Project:
+        seen: set[str] = set()
+        for case in self.cases:
+            if case.id in seen:
+                raise ValueError(f"two cases have the id '{case.id}'")
+            seen.add(case.id)
+        return self
+
+    @classmethod
+    def create(cls, folder: Path, label_set: LabelSet | None = None, name: str = "") -> Project:
+        """Start a project in a folder, which is made if need be.
+
+        Raises:
+            InputError: there is a project already, or the folder cannot be made.
+        """
+        folder = folder.resolve()
+        if (folder / FILE).exists():
+            raise InputError(
+                f"There is already a project in '{folder}'; import into it, or choose another "
+                "folder."
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"The folder '{folder}' cannot be made ({error.strerror}); choose another one."
+            ) from error
+        project = cls(name=name or folder.name, label_set=label_set or LabelSet())
+        project._folder = folder
+        project.save()
+        return project
+
+    @classmethod
+    def load(cls, folder: Path) -> Project:
+        """Open the project of a folder (or of its ``project.json``).
+
+        Raises:
+            InputError: there is none, it is damaged, or a newer version wrote it.
+        """
+        folder = folder.resolve()
+        if folder.name == FILE and folder.is_file():
+            folder = folder.parent
+        path = folder / FILE
+        if not path.is_file():
+            raise InputError(
+                f"There is no project in '{folder}' (no {FILE}); create one with "
+                "'samsemiseg project create'."
+            )
+        try:
+            project = cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise InputError(_what_is_wrong(path, error)) from error
+        except OSError as error:
+            raise InputError(
+                f"'{path}' cannot be read ({error.strerror}); check its permissions."
+            ) from error
+        project._folder = folder
+        return project
+
+    def save(self) -> None:
+        """Write ``project.json``, whole or not at all; what it held becomes ``project.json.bak``.
+
+        Raises:
+            DiskFullError: no space left; the file stays as it was.
+        """
+        path = self._folder / FILE
+        if path.exists():
+            with replacing(self._folder / (FILE + ".bak")) as backup:
+                shutil.copyfile(path, backup)
+        write_text(path, self.model_dump_json(indent=1) + "\n")
+
+    @property
+    def folder(self) -> Path:
+        """The project folder, absolute."""
+        return self._folder
+
+    def case(self, case_id: str) -> Case:
+        """The case of that id.
+
+        Raises:
+            InputError: there is none.
+        """
+        for case in self.cases:
+            if case.id == case_id:
+                return case
+        raise InputError(
+            f"There is no case '{case_id}' in the project '{self.name}'; "
+            "'samsemiseg project status --all' lists them."
+        )
+
+    def path(self, stored: str) -> Path:
+        """The absolute path of what a case stores."""
+        return self._folder / stored
+
+    def stored(self, path: Path) -> str:
+        """How a path is stored: relative (posix) inside the folder, else absolute."""
+        # The folder is resolved, so the path must be; but a link in the folder stays a link.
+        absolute = path.parent.resolve() / path.name
+        try:
+            return absolute.relative_to(self._folder).as_posix()
+        except ValueError:
+            return str(absolute)
+
+    def replace(self, case: Case) -> None:
+        """Put ``case`` where the case of its id was."""
+        self.cases[[c.id for c in self.cases].index(case.id)] = case
+
+    @property
+    def labeled(self) -> list[Case]:
+        """Training cases with a label drawn, corrected or accepted by a person."""
+        return [case for case in self.cases if case.trainable]
+
+    @property
+    def unlabeled(self) -> list[Case]:
+        """All other training cases: without label, with one to review, or with a rejected one."""
+        return [case for case in self.cases if case.role == "training" and not case.trainable]
+
+    @property
+    def evaluation(self) -> list[Case]:
+        """Cases that are never trained on, only scored against their ``reference``."""
+        return [case for case in self.cases if case.role == "evaluation"]
+
+
+def _what_is_wrong(path: Path, error: ValidationError) -> str:
+    first: Any = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    if first["type"] == "json_invalid":
+        wrong = f"is damaged: {first['msg']}"
+    elif where == "version":
+        return (
+            f"'{path}' was written by another version of this program (format {first['input']}, "
+            f"this one reads {VERSION}); update the program to open it."
+        )
+    else:
+        wrong = f"is not valid at '{where or 'top level'}': {first['msg']}"
+    backup = path.with_name(FILE + ".bak")
+    remedy = (
+        f"mend it, or put back the previous save by renaming '{backup.name}' to '{FILE}'"
+        if backup.exists()
+        else "mend it, or create the project anew"
+    )
+    return f"'{path}' {wrong}; {remedy}."

@@ -1,0 +1,151 @@
+"""What a person decides about pseudo-labels, and how to take it back.
+
+Every function saves the project.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from SAMSemiSegLib.atomic import replacing
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.project.case import Case
+from SAMSemiSegLib.project.project import Decision, Project
+
+MOST_DECISIONS = 1000
+"""Older ones can no longer be undone."""
+
+
+def offer(
+    project: Project, case_id: str, label: Path, confidence: float | None, save: bool = True
+) -> bool:
+    """Give a case a pseudo-label to be reviewed.
+
+    Args:
+        save: ``False`` while offering many; save the project after the last.
+
+    Returns:
+        Whether it was taken: a label that a person drew, corrected or accepted is kept.
+    """
+    case = project.case(case_id)
+    if case.trainable or case.role == "evaluation":
+        return False
+    project.replace(
+        case.model_copy(
+            update={
+                "label": project.stored(label),
+                "origin": "pseudo",
+                "status": "pseudo",
+                "confidence": None if confidence is None else min(max(float(confidence), 0), 1),
+            }
+        )
+    )
+    if save:
+        project.save()
+    return True
+
+
+def accept(project: Project, case_id: str) -> Case:
+    """Take the pseudo-label as it is: it trains like an expert's from now on.
+
+    Raises:
+        InputError: the case has no pseudo-label.
+    """
+    case = project.case(case_id)
+    if case.label is None or case.origin != "pseudo":
+        raise InputError(f"The case '{case_id}' has no pseudo-label to accept; train first.")
+    return _decide(project, "accept", case, {"status": "accepted"})
+
+
+def correct(project: Project, case_id: str, label: Path) -> Case:
+    """Replace the label by a corrected one, which is checked, then copied into the project unless
+    it lies there.
+
+    Raises:
+        InputError: the label does not fit the image or the label set.
+    """
+    from SAMSemiSegLib.volumes.reading import read_image_geometry, read_labels, suffix_of
+
+    case = project.case(case_id)
+    labels = project.label_set
+    grid = read_image_geometry(project.path(case.image))
+    _, note = read_labels(label, labels.values, grid, labels.names)
+    if Path(project.stored(label)).is_absolute():
+        number = 1
+        while True:
+            name = f"{case_id}-corrected-{number}{suffix_of(label)}"
+            if not (target := project.folder / "labels" / name).exists():
+                break
+            number += 1
+        with replacing(target) as temporary:
+            shutil.copyfile(label, temporary)
+        label = target
+    update = {
+        "label": project.stored(label),
+        "origin": "corrected",
+        "status": "corrected",
+        "confidence": None,
+        "note": note,
+    }
+    return _decide(project, "correct", case, update)
+
+
+def reject(project: Project, case_id: str) -> Case:
+    """Throw the pseudo-label away: the case is unlabeled again. Its file stays, for undo.
+
+    Raises:
+        InputError: the case has no pseudo-label.
+    """
+    case = project.case(case_id)
+    if case.label is None or case.origin != "pseudo":
+        raise InputError(f"The case '{case_id}' has no pseudo-label to reject.")
+    update = {"label": None, "origin": "none", "status": "rejected", "confidence": None}
+    return _decide(project, "reject", case, update)
+
+
+def undo(project: Project) -> Case:
+    """Take back the latest decision, also one made before the project was last opened.
+
+    Returns:
+        The case as it is again.
+
+    Raises:
+        InputError: nothing was decided.
+    """
+    while project.history:
+        decision = project.history.pop()
+        if any(case.id == decision.before.id for case in project.cases):
+            project.replace(decision.before)
+            project.save()
+            return decision.before
+    raise InputError(f"There is no decision to undo in the project '{project.name}'.")
+
+
+def next_case(project: Project) -> tuple[Case, str] | None:
+    """The pseudo-label to look at next, and why; ``None`` when all are reviewed."""
+    waiting = [case for case in project.cases if case.status == "pseudo"]
+    if not waiting:
+        return None
+    # One without a score comes first: nothing speaks for it.
+    case = min(waiting, key=lambda c: (-1.0 if c.confidence is None else c.confidence, c.id))
+    left = f"{len(waiting)} left to review" if len(waiting) > 1 else "the last one to review"
+    if case.confidence is None:
+        return case, f"'{case.id}' has no confidence yet ({left})."
+    return case, f"'{case.id}' has the lowest confidence, {case.confidence:.3f} ({left})."
+
+
+def _decide(
+    project: Project,
+    action: Literal["accept", "correct", "reject"],
+    case: Case,
+    update: Mapping[str, str | float | None],
+) -> Case:
+    changed = case.model_copy(update=update)
+    project.history.append(Decision(action=action, before=case))
+    del project.history[:-MOST_DECISIONS]
+    project.replace(changed)
+    project.save()
+    return changed

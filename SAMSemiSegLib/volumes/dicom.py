@@ -1,0 +1,110 @@
+"""A folder of DICOM slices as one volume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from SAMSemiSegLib.errors import InputError
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+
+def is_series_folder(folder: Path) -> bool:
+    """Whether the folder itself (not a sub-folder) holds DICOM files, by their magic word."""
+    files = (p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith("."))
+    for path in files:
+        if path.name == "DICOMDIR":
+            continue
+        with path.open("rb") as file:
+            if file.read(132)[128:] == b"DICM":
+                return True
+    return False
+
+
+def read_series(folder: Path) -> sitk.Image:
+    """The slices of the one series in ``folder``, in order, as a 3D image.
+
+    Raises:
+        InputError: no series, several, one slice, color, slices missing or of unequal size.
+    """
+    import SimpleITK as sitk
+
+    if not folder.exists():
+        raise InputError(f"There is no folder '{folder}'; check the path.")
+    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)) if any(folder.iterdir()) else ()
+    if not series:
+        raise InputError(
+            f"The folder '{folder}' holds no DICOM slices; give a folder of one DICOM series or "
+            "an image file."
+        )
+    if len(series) > 1:
+        counts = [
+            f"{uid} ({len(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid))} slices)"
+            for uid in series
+        ]
+        raise InputError(
+            f"The folder '{folder}' holds {len(series)} DICOM series: {', '.join(counts)}; put "
+            "the slices of each into a folder of its own."
+        )
+    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
+    if len(files) < 2:
+        raise InputError(
+            f"The folder '{folder}' holds one DICOM slice, which is 2D; give all slices of the "
+            "series."
+        )
+    _check_slices(folder, files)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(files)
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise InputError(
+            f"The DICOM slices in '{folder}' cannot be read as one volume (a damaged file, or "
+            "slices of unequal size); export the series again."
+        ) from error
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        raise InputError(f"The DICOM slices in '{folder}' are in color; give a gray-value series.")
+    return image
+
+
+def _check_slices(folder: Path, files: tuple[str, ...]) -> None:
+    """Refuse a stack with gaps: ITK would only warn, and stretch what is there."""
+    import SimpleITK as sitk
+
+    positions, normal = [], np.zeros(3)
+    reader = sitk.ImageFileReader()
+    for name in files:
+        reader.SetFileName(name)
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError as error:
+            raise InputError(
+                f"'{name}' cannot be read as a DICOM slice; export the series again."
+            ) from error
+        if reader.HasMetaDataKey("0028|0030"):
+            spacing = reader.GetMetaData("0028|0030").split("\\")
+            if any(float(s) <= 0 for s in spacing):
+                raise InputError(
+                    f"'{name}' has the pixel spacing {' x '.join(spacing)} mm, which cannot be; "
+                    "export the series again."
+                )
+        direction = np.array(reader.GetDirection()).reshape(reader.GetDimension(), -1)
+        normal = direction[:, 2] if direction.shape[0] > 2 else normal
+        positions.append(reader.GetOrigin())
+    along = np.array(positions)[:, : len(normal)] @ normal
+    steps = np.abs(np.diff(along))
+    if steps.size and steps.max() > 1.5 * max(float(np.median(steps)), 1e-6):
+        place = int(steps.argmax()) + 1
+        raise InputError(
+            f"The DICOM series in '{folder}' has a gap of {steps.max():.4g} mm after slice {place} "
+            f"(others lie {np.median(steps):.4g} mm apart); export the missing slices."
+        )
+    if steps.size and steps.min() < 0.01 * float(np.median(steps)):
+        raise InputError(
+            f"The DICOM series in '{folder}' has several slices at one place; put each time point "
+            "into a folder of its own."
+        )

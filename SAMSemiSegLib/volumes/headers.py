@@ -1,0 +1,155 @@
+"""What the headers of image files say in their own words.
+
+ITK mends some headers silently (a NIfTI spacing of 0 is read as 1, a negative one as a mirrored
+axis) and reads a truncated NIfTI file as if the rest were black. Both would spoil a training
+without a word, so the raw header is looked at first.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from SAMSemiSegLib.errors import InputError
+
+NIFTI_HEADER_SIZE = 348
+
+
+def check_header(path: Path) -> None:
+    """Refuse a file whose header has an impossible spacing, or that ends too early.
+
+    Files that are no image of the suffix's format pass: the reader itself will say so.
+
+    Raises:
+        InputError: zero, negative or undefined spacing; truncated NIfTI file.
+    """
+    name = path.name.lower()
+    if name.endswith((".nii", ".nii.gz")):
+        _check_nifti(path)
+    elif name.endswith((".nrrd", ".nhdr")):
+        _check_spacing(path, _nrrd_spacing(text_header(path, b"\n\n")))
+    elif name.endswith((".mha", ".mhd")):
+        _check_spacing(path, _meta_spacing(text_header(path, b"ElementDataFile")))
+
+
+def text_header(path: Path, end: bytes) -> str:
+    """The text before ``end`` of a NRRD or MetaImage file (at most 1 MiB of it)."""
+    with path.open("rb") as file:
+        head = file.read(1 << 20)
+    return head.replace(b"\r\n", b"\n").split(end)[0].decode("utf-8", "replace")
+
+
+def nifti_header(path: Path) -> bytes:
+    """The first 348 bytes of a NIfTI-1 file, decompressed; fewer if it has no more.
+
+    Raises:
+        InputError: the file's name ends in .gz but it is not compressed, or is damaged.
+    """
+    if not path.name.lower().endswith(".gz"):
+        with path.open("rb") as file:
+            return file.read(NIFTI_HEADER_SIZE)
+    try:
+        with gzip.open(path, "rb") as compressed:
+            return compressed.read(NIFTI_HEADER_SIZE)
+    except (EOFError, zlib.error) as error:
+        raise InputError(_truncated(path)) from error
+    except gzip.BadGzipFile as error:
+        raise InputError(
+            f"'{path}' is not an image: its name ends in .gz but it is not gzip-compressed; rename "
+            "it or export it again."
+        ) from error
+
+
+def byte_order(header: bytes) -> str:
+    """``<`` or ``>`` of a NIfTI-1 header, empty if it is none."""
+    if len(header) < NIFTI_HEADER_SIZE:
+        return ""
+    for order in "<>":
+        if struct.unpack_from(order + "i", header)[0] == NIFTI_HEADER_SIZE:
+            return order
+    return ""
+
+
+def _check_nifti(path: Path) -> None:
+    header = nifti_header(path)
+    order = byte_order(header)
+    if not order:
+        return
+    sizes = struct.unpack_from(order + "8h", header, 40)
+    _check_spacing(path, list(struct.unpack_from(order + "3f", header, 80)))
+    if header[344:347] != b"n+1":  # .hdr/.img pair
+        return
+    bits = struct.unpack_from(order + "h", header, 72)[0]
+    offset = struct.unpack_from(order + "f", header, 108)[0]
+    voxels = math.prod(max(n, 1) for n in sizes[1 : 1 + max(sizes[0], 0)])
+    expected = int(offset) + voxels * bits // 8
+    if not _holds(path, expected):
+        raise InputError(_truncated(path))
+
+
+def _holds(path: Path, expected: int) -> bool:
+    """Whether the file has ``expected`` bytes once decompressed."""
+    if not path.name.lower().endswith(".gz"):
+        return path.stat().st_size >= expected
+    # A whole gzip file ends with its decompressed size. Files of several gzip members, or with
+    # something behind the image, end with another number: only these are decompressed to count.
+    with path.open("rb") as file:
+        file.seek(-4, 2)
+        if struct.unpack("<I", file.read(4))[0] == expected % 2**32:
+            return True
+    count = 0
+    try:
+        with gzip.open(path, "rb") as file:
+            while chunk := file.read(1 << 22):
+                count += len(chunk)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        return False
+    return count >= expected
+
+
+def _nrrd_spacing(header: str) -> list[float]:
+    directions = re.search(r"^space directions:(.*)$", header, re.MULTILINE)
+    if directions:
+        vectors = re.findall(r"\(([^)]*)\)", directions[1])
+        return [math.hypot(*(_number(x) for x in vector.split(","))) for vector in vectors]
+    spacings = re.search(r"^spacings:(.*)$", header, re.MULTILINE)
+    kinds = re.search(r"^kinds:(.*)$", header, re.MULTILINE)
+    numbers = [_number(x) for x in spacings[1].split()] if spacings else []
+    if kinds:  # an axis of components has no spacing
+        spatial = ["domain", "space"]
+        numbers = [n for n, kind in zip(numbers, kinds[1].split(), strict=False) if kind in spatial]
+    return numbers
+
+
+def _meta_spacing(header: str) -> list[float]:
+    for key in ("ElementSpacing", "ElementSize"):
+        found = re.search(rf"^{key}\s*=(.*)$", header, re.MULTILINE)
+        if found:
+            return [_number(x) for x in found[1].split()]
+    return []
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _check_spacing(path: Path, spacing: list[float]) -> None:
+    if all(np.isfinite(s) and s > 0 for s in spacing):
+        return
+    raise InputError(
+        f"'{path}' has the voxel spacing {' x '.join(f'{s:g}' for s in spacing)} mm in its header, "
+        "which cannot be; correct the header or export the image again."
+    )
+
+
+def _truncated(path: Path) -> str:
+    return f"'{path}' is truncated: it ends before its last voxel; copy or export it again."
