@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from SAMSemiSegLib.atomic import replacing
 from SAMSemiSegLib.stitching.layout import Layout
 from SAMSemiSegLib.stitching.stitch import stitch
 
@@ -40,6 +40,7 @@ def draw_canvas(
     layout: Layout,
     path: Path,
     colors: Sequence[Color] = COLORS,
+    first: int = 0,
 ) -> None:
     """Write the canvas of a volume as a PNG file.
 
@@ -49,6 +50,7 @@ def draw_canvas(
         layout: of the volume.
         path: the PNG to write.
         colors: RGB of channels 1, 2, ...; used in turn where there are fewer than channels.
+        first: number written on the first cell, for a slab.
     """
     from PIL import Image, ImageDraw, ImageFont
     from PIL.PngImagePlugin import PngInfo
@@ -76,15 +78,12 @@ def draw_canvas(
         pen.rectangle((left - 1, top - 1, left + width, top + height), outline=BORDER)
         if width >= 40:
             place = (left + 4, top + 2)
-            pen.text(place, str(i), NUMBER, font, stroke_width=2, stroke_fill=BLANK)
+            pen.text(place, str(first + i), NUMBER, font, stroke_width=2, stroke_fill=BLANK)
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
     about = PngInfo()
     about.add_text("Description", f"{layout.slices} slices, {layout.rows} x {layout.cols} cells")
-    drawing.save(unfinished, format="PNG", pnginfo=about)
-    os.replace(unfinished, path)
+    with replacing(path) as temporary:
+        drawing.save(temporary, format="PNG", pnginfo=about)
 
 
 def _to_bytes(image: NDArray[np.generic]) -> NDArray[np.uint8]:

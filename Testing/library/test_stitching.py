@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,3 +145,28 @@ def test_picture_draws_outlines_and_leaves_no_unfinished_file(tmp_path):
     red = (pixels == (255, 0, 0)).all(-1)
     side, width = 10 * zoom, min(zoom, 2)
     assert red.sum() == 2 * (side**2 - (side - 2 * width) ** 2)  # the outlines of two squares
+
+
+def test_command_draws_an_image_file_with_its_labels(tmp_path, capsys, monkeypatch):
+    import json
+
+    import SimpleITK as sitk
+
+    from SAMSemiSegLib.command.stitch import stitch as command
+
+    monkeypatch.chdir(tmp_path)
+    gray = np.random.default_rng(0).normal(100, 20, (8, 30, 40)).astype(np.float32)
+    marked = np.zeros(gray.shape, np.uint8)
+    marked[2:5, 10:20, 10:20] = 7
+    sitk.WriteImage(sitk.GetImageFromArray(gray), "scan.nii.gz")
+    sitk.WriteImage(sitk.GetImageFromArray(marked), "labels.nrrd")
+    files = {"image": Path("scan.nii.gz"), "labels": Path("labels.nrrd")}
+    command(**files, as_json=True)
+    (canvas,) = json.loads(capsys.readouterr().out)["canvases"]
+    assert canvas["path"] == "scan_canvas.png" and (tmp_path / "scan_canvas.png").stat().st_size
+    assert canvas["rows"] * canvas["columns"] >= 8 and canvas["width"] % 32 == 0
+    command(**files, max_pixels=64 * 96, output=Path("out") / "part.png")
+    assert "2 x 2 cells" in capsys.readouterr().out
+    assert len(list((tmp_path / "out").iterdir())) > 1
+    with pytest.raises(InputError, match=r"end in \.png"):
+        command(Path("scan.nii.gz"), output=Path("a.jpg"))
