@@ -1,8 +1,8 @@
 """What the headers of image files say in their own words.
 
 ITK mends some headers silently (a NIfTI spacing of 0 is read as 1, a negative one as a mirrored
-axis) and reads a truncated NIfTI file as if the rest were black. Both would spoil a training
-without a word, so the raw header is looked at first.
+axis), reads a truncated NIfTI file as if the rest were black, and NaN in NIfTI files as 0. Each
+would spoil a training without a word, so the raw file is looked at first.
 """
 
 from __future__ import annotations
@@ -74,6 +74,33 @@ def byte_order(header: bytes) -> str:
         if struct.unpack_from(order + "i", header)[0] == NIFTI_HEADER_SIZE:
             return order
     return ""
+
+
+def nonfinite_voxels(path: Path) -> int:
+    """How many voxels of a NIfTI file of floats are NaN or infinite as stored; 0 for other files.
+
+    The NIfTI library sets them to 0 while reading, so the array does not show them.
+    """
+    name = path.name.lower()
+    if not name.endswith((".nii", ".nii.gz")):
+        return 0
+    header = nifti_header(path)
+    order = byte_order(header)
+    types = {16: "f4", 64: "f8"}
+    code = struct.unpack_from(order + "h", header, 70)[0] if order else 0
+    if code not in types:
+        return 0
+    dtype = np.dtype(order + types[code])
+    sizes = struct.unpack_from(order + "8h", header, 40)
+    left = math.prod(max(n, 1) for n in sizes[1 : 1 + max(sizes[0], 0)]) * dtype.itemsize
+    count = 0
+    with gzip.open(path, "rb") if name.endswith(".gz") else path.open("rb") as file:
+        file.seek(int(struct.unpack_from(order + "f", header, 108)[0]))
+        while left > 0 and (chunk := file.read(min(left, 1 << 22))):
+            left -= len(chunk)
+            voxels = np.frombuffer(chunk, dtype, len(chunk) // dtype.itemsize)
+            count += voxels.size - int(np.isfinite(voxels).sum())
+    return count
 
 
 def _check_nifti(path: Path) -> None:

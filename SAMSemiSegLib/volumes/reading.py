@@ -11,7 +11,7 @@ import numpy as np
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.volumes import dicom, segmentation
 from SAMSemiSegLib.volumes.grids import check_same_patient, describe_resampling, same_grid
-from SAMSemiSegLib.volumes.headers import check_header
+from SAMSemiSegLib.volumes.headers import check_header, nonfinite_voxels
 from SAMSemiSegLib.volumes.volume import Geometry, Volume
 
 if TYPE_CHECKING:
@@ -38,10 +38,12 @@ def read_image(path: Path) -> Volume:
     """
     volume = Volume.from_sitk(_read(path))
     array = volume.array
-    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+    count = nonfinite_voxels(path)
+    if not count and np.issubdtype(array.dtype, np.floating):
         count = int(array.size - np.isfinite(array).sum())
+    if count:
         raise InputError(
-            f"'{path}' has {count} voxels that are NaN or infinite; replace them (by the value of "
+            f"'{path}' has {count} NaN or infinite voxels; replace them (by the value of "
             "air, say) and import it again."
         )
     if array.min() == array.max():

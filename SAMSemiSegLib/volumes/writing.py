@@ -79,17 +79,21 @@ def _write(path: Path, volume: Volume, header: dict[str, str] | None, source: Pa
     image = volume.to_sitk()
     for key, value in (header or {}).items():
         image.SetMetaData(key, value)
-    with replacing(path) as temporary:
-        try:
-            sitk.WriteImage(image, str(temporary), useCompression=True)
-        except RuntimeError as error:
-            # ITK does not say why; the operating system does.
-            with temporary.open("ab") as file:
-                file.write(bytes(1 << 16))
-                file.flush()
-            raise InputError(f"'{path}' could not be written: {error}.") from error
-        if source is not None and source.is_file():
-            _copy_geometry(source, temporary, volume)
+    try:
+        with replacing(path) as temporary:
+            try:
+                sitk.WriteImage(image, str(temporary), useCompression=True)
+            except RuntimeError:
+                # ITK does not say why. The operating system does: a full disk, a missing right.
+                temporary.write_bytes(volume.array.tobytes())
+                raise
+            if source is not None and source.is_file():
+                _copy_geometry(source, temporary, volume)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or "the image library refused it"
+        raise InputError(
+            f"'{path}' could not be written ({reason}); choose another place or name."
+        ) from error
 
 
 def _copy_geometry(source: Path, target: Path, volume: Volume) -> None:

@@ -1,0 +1,174 @@
+"""The project file, its review decisions, and the command that shows it."""
+
+import json
+import time
+
+import pytest
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from SAMSemiSegLib.command.project import app
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.project import review
+from SAMSemiSegLib.project.case import Case, case_id, matching_stem
+from SAMSemiSegLib.project.importing import import_cases
+from SAMSemiSegLib.project.label_set import Label, LabelSet
+from SAMSemiSegLib.project.project import Project
+
+
+@pytest.fixture
+def project(tmp_path, write_phantom_set) -> Project:
+    """Six phantoms, two of them labeled, one for evaluation."""
+    images, labels = write_phantom_set(tmp_path / "scans", 6)
+    project = Project.create(tmp_path / "my project ü", LabelSet.of(["anterior", "posterior"]))
+    import_cases(project, images, labels, labeled=2, evaluate=1)
+    return project
+
+
+def test_label_sets_are_parsed_and_checked():
+    labels = LabelSet.parse("anterior=3:#ff0080, posterior")
+    assert labels.values == [3, 4] and labels.names == ["anterior", "posterior"]
+    assert labels.colors[0] == (255, 0, 128) and labels.channels == 3
+    for wrong in ("a=0", "a=x", "a:#12", "=3", "a,a", "a=1,b=1"):
+        with pytest.raises(InputError, match="label"):
+            LabelSet.parse(wrong)
+    with pytest.raises(ValidationError, match="value 1"):
+        LabelSet(labels=[Label(value=1, name=n, color=(0, 0, 0)) for n in "ab"])
+
+
+def test_ids_are_file_names_and_unlike_each_other():
+    assert case_id("Herz 1_0000.nii.gz") == "Herz_1"
+    assert case_id("肝.seg.nrrd", {"肝"}) == "肝_2"
+    assert case_id("...") == "case"
+    for name in ("la_7_0000.nii.gz", "la_7.seg.nrrd", "LA_7-label.nrrd", "la_7_gt.mha", "la_7"):
+        assert matching_stem(name) == "la_7"
+    with pytest.raises(ValidationError):
+        Case(id="../up", image="a.nrrd")
+
+
+def test_a_project_is_saved_and_loaded_whole(project):
+    again = Project.load(project.folder)
+    assert again == project and again.folder == project.folder
+    assert [len(x) for x in (again.labeled, again.unlabeled, again.evaluation)] == [2, 3, 1]
+    held_out = again.evaluation[0]
+    assert held_out.label is None and held_out.reference is not None
+    assert all(case.reference is None for case in again.unlabeled)
+    inside = project.folder / "labels" / "a.nrrd"
+    assert project.stored(inside) == "labels/a.nrrd" and project.path("labels/a.nrrd") == inside
+    with pytest.raises(InputError, match="already a project"):
+        Project.create(project.folder)
+    with pytest.raises(InputError, match="no case 'x'"):
+        project.case("x")
+
+
+def test_a_damaged_project_file_is_named_with_a_way_out(project):
+    path = project.folder / "project.json"
+    project.save()
+    whole = path.read_text(encoding="utf-8")
+
+    def refused(text: str) -> str:
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(InputError) as error:
+            Project.load(project.folder)
+        assert "project.json" in str(error.value) and "\n" not in str(error.value)
+        return str(error.value)
+
+    sentence = refused(whole[: len(whole) // 2])
+    assert "damaged" in sentence and "project.json.bak" in sentence
+    assert "update the program" in refused(whole.replace('"version": 1', '"version": 2'))
+    assert "cases.0.status" in refused(whole.replace('"labeled"', '"lost"', 1))
+    assert "two cases" in refused(whole.replace("phantom_002", "phantom_001"))
+
+    (project.folder / "project.json.bak").replace(path)
+    assert Project.load(project.folder) == project
+    path.unlink()
+    with pytest.raises(InputError, match="project create"):
+        Project.load(project.folder)
+
+
+def test_a_thousand_cases_load_at_once(tmp_path):
+    project = Project.create(tmp_path, LabelSet.of(["organ"]))
+    project.cases = [Case(id=f"case_{i}", image=f"images/{i}.nii.gz") for i in range(1000)]
+    project.save()
+    start = time.perf_counter()
+    assert len(Project.load(tmp_path).unlabeled) == 1000
+    assert time.perf_counter() - start < 0.5
+
+
+def test_review_from_offer_to_undo_over_a_restart(project, tmp_path):
+    first, second, third = (case.id for case in project.unlabeled)
+    files = {case.id: project.folder / "run" / f"{case.id}.nii.gz" for case in project.unlabeled}
+    assert review.next_case(project) is None
+    assert review.offer(project, first, files[first], 0.9)
+    assert review.offer(project, second, files[second], 0.4)
+    assert review.offer(project, third, files[third], 0.7)
+    assert not review.offer(project, project.labeled[0].id, files[first], 1.0)
+    case, why = review.next_case(project) or pytest.fail("nothing to review")
+    assert case.id == second and "0.400" in why and "3 left" in why
+
+    before = Project.load(project.folder).cases
+    review.accept(project, second)
+    assert second in [case.id for case in project.labeled]
+    label = tmp_path / "scans" / "labels" / f"{third}.nii.gz"
+    corrected = review.correct(project, third, label)
+    assert corrected.origin == "corrected" and project.path(corrected.label or "").is_file()
+    assert project.folder in project.path(corrected.label or "").parents
+    review.reject(project, first)
+    assert [case.id for case in project.unlabeled] == [first]
+    assert project.case(first).status == "rejected" and project.case(first).label is None
+    assert review.next_case(project) is None
+    with pytest.raises(InputError, match="no pseudo-label"):
+        review.accept(project, first)
+
+    project = Project.load(project.folder)
+    assert review.undo(project).id == first
+    assert review.undo(project).id == third
+    assert review.undo(project).id == second
+    assert Project.load(project.folder).cases == before
+    with pytest.raises(InputError, match="no decision"):
+        review.undo(project)
+
+
+def test_a_correction_that_does_not_fit_changes_nothing(project, tmp_path, write_phantom_set):
+    _, labels = write_phantom_set(tmp_path / "other", 1, shape=(20, 30, 20))
+    case = project.unlabeled[0]
+    with pytest.raises(InputError, match="another patient"):
+        review.correct(project, case.id, labels / "phantom_001.nii.gz")
+    assert Project.load(project.folder).case(case.id) == case
+
+
+def test_the_command_creates_imports_adds_and_shows(tmp_path, write_phantom_set):
+    images, labels = write_phantom_set(tmp_path / "scans", 31)
+    extra, extra_labels = write_phantom_set(tmp_path / "more", 1, seed=9)
+    folder = str(tmp_path / "p")
+    names = tmp_path / "first.txt"
+    names.write_text("phantom_001\nphantom_003\n")
+
+    def call(*arguments: object) -> str:
+        result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    made = json.loads(call("create", folder, "--labels", "front=1:#ff0000,back", "--json"))
+    assert [label["name"] for label in made["labels"]] == ["front", "back"]
+    done = json.loads(
+        call(
+            "import", folder, "--images", images, "--labels", labels, "--labeled", names,
+            "--evaluate", 3, "--keep-references", "--json",
+        )
+    )  # fmt: skip
+    assert (done["labeled"], done["unlabeled"], done["evaluation"]) == (2, 26, 3)
+    assert done["references"] == 29
+    added = call(
+        "add", folder, extra / "phantom_001.nii.gz", "--label", extra_labels / "phantom_001.nii.gz",
+        "--id", "extra", "--copy",
+    )  # fmt: skip
+    assert "'extra'" in added
+    shown = json.loads(call("status", folder, "--json"))
+    assert shown["count"] == 32 and shown["use"]["labeled"] == 3
+    assert shown["cases"][-1]["image"] == "images/extra.nii.gz"
+    table = call("status", folder)
+    assert "phantom_001" in table and "phantom_031" not in table and "7 cases more" in table
+    assert "phantom_031" in call("status", folder, "--all")
+    with pytest.raises(InputError, match="more cases"):
+        call("import", folder, "--images", extra, "--labeled", 5)

@@ -1,0 +1,165 @@
+"""Import: all cases or none, by order and by name."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.project.importing import add_case, import_cases
+from SAMSemiSegLib.project.label_set import LabelSet
+from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.volumes.reading import read_image, read_labels
+from SAMSemiSegLib.volumes.volume import Volume
+from SAMSemiSegLib.volumes.writing import write_image, write_labels
+
+
+@pytest.fixture
+def scans(tmp_path, write_phantom_set) -> tuple[Path, Path]:
+    return write_phantom_set(tmp_path / "scans", 5)
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    return Project.create(tmp_path / "project", LabelSet.of(["front", "back"]))
+
+
+def files_of(project: Project) -> set[Path]:
+    return set(project.folder.rglob("*"))
+
+
+def test_the_order_decides_who_is_labeled(project, scans, tmp_path):
+    order = tmp_path / "order.txt"
+    order.write_text("phantom_004\nphantom_002\n\n# comment\nphantom_001\nphantom_003\n")
+    seen: list[tuple[int, int, str]] = []
+    summary = import_cases(
+        project,
+        *scans,
+        labeled=1,
+        order=order,
+        evaluate=1,
+        keep_references=True,
+        progress=lambda *done: seen.append(done),
+    )
+    assert [case.id for case in project.cases] == [f"phantom_00{i}" for i in (4, 2, 1, 3)]
+    assert [case.id for case in project.labeled] == ["phantom_004"]
+    assert [case.id for case in project.evaluation] == ["phantom_003"]
+    assert all(case.reference and not case.label for case in project.unlabeled)
+    assert seen[-1] == (4, 4, "phantom_003")
+    assert "1 images" in summary.notes[0] and summary.references == 3
+
+
+def test_names_with_endings_are_matched_and_values_inferred(tmp_path, scans):
+    images, labels = scans
+    for path in sorted(images.iterdir()):
+        path.rename(path.with_name(path.name.replace(".nii.gz", "_0000.nii.gz")))
+    for path in sorted(labels.iterdir()):
+        path.rename(path.with_name(path.name.replace(".nii.gz", "-label.nii.gz")))
+    project = Project.create(tmp_path / "inferred")
+    summary = import_cases(project, images, labels)
+    assert project.label_set.names == ["label_1", "label_2"] and "label_1 = 1" in summary.notes[0]
+    assert len(project.labeled) == 5 and project.cases[0].id == "phantom_001"
+    assert Project.load(project.folder) == project
+
+
+def test_copies_lie_in_the_project(project, scans):
+    import_cases(project, *scans, labeled=["phantom_002"], copy=True)
+    assert {p.name for p in (project.folder / "images").iterdir()} == {
+        f"phantom_00{i}.nii.gz" for i in range(1, 6)
+    }
+    assert [p.name for p in (project.folder / "labels").iterdir()] == ["phantom_002.nii.gz"]
+    assert project.labeled[0].label == "labels/phantom_002.nii.gz"
+    assert project.unlabeled[0].reference is None
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_one_bad_file_leaves_everything_as_it_was(project, scans, copy):
+    before, stood = files_of(project), (project.folder / "project.json").read_bytes()
+    bad = scans[0] / "phantom_005.nii.gz"
+    image = read_image(bad)
+    bad.write_bytes(bad.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=r"phantom_005.*truncated"):
+        import_cases(project, *scans, labeled=2, copy=copy)
+    array = image.array.copy()
+    array[0, 0, 0] = np.nan
+    write_image(bad, Volume(array, image.geometry))
+    with pytest.raises(InputError, match=r"phantom_005.*NaN"):
+        import_cases(project, *scans, labeled=2, copy=copy)
+    write_image(bad, image)
+    label = scans[1] / "phantom_002.nii.gz"
+    channels, _ = read_labels(label, [1, 2], image.geometry)
+    write_labels(label, channels, ["a", "b"], [1, 9], [(0, 0, 0)] * 2)
+    with pytest.raises(InputError, match=r"phantom_002.*values 9"):
+        import_cases(project, *scans, labeled=2, copy=copy)
+    assert files_of(project) == before and project.cases == []
+    assert (project.folder / "project.json").read_bytes() == stood
+    import_cases(project, *scans, labeled=1, copy=copy)  # the bad label is not looked at
+    assert len(project.cases) == 5
+
+
+def test_requests_that_cannot_be_met_are_sentences(project, scans, tmp_path):
+    images, labels = scans
+    (labels / "phantom_001.nii.gz").unlink()
+    order = tmp_path / "order.txt"
+    for arguments, sentence in [
+        ({"labeled": 1}, "no label in .*phantom_001"),
+        ({"labeled": 9}, "--labeled 9 asks for more"),
+        ({"evaluate": 9}, "--evaluate 9 asks for more"),
+        ({"labeled": ["phantom_009"]}, "no image .*phantom_009"),
+        ({"labeled": ["phantom_005"], "evaluate": 1}, "both in"),
+        ({"order": order}, "cannot be read"),
+    ]:
+        with pytest.raises(InputError, match=sentence):
+            import_cases(project, images, labels, **arguments)
+    with pytest.raises(InputError, match="no image"):
+        import_cases(project, tmp_path / "project", None)
+    with pytest.raises(InputError, match="no folder"):
+        import_cases(project, tmp_path / "nowhere", None)
+    write_image(images / "phantom_002.mha", read_image(images / "phantom_002.nii.gz"))
+    with pytest.raises(InputError, match="same case"):
+        import_cases(project, images, labels)
+    assert project.cases == []
+
+
+def test_a_resampled_label_is_noted_and_a_case_is_added_once(project, scans):
+    images, labels = scans
+    image = read_image(images / "phantom_001.nii.gz")
+    label, _ = read_labels(labels / "phantom_001.nii.gz", [1, 2], image.geometry)
+    crop = Volume.from_sitk(label.to_sitk()[2:22, 2:26, 1:19])
+    write_labels(labels / "crop.seg.nrrd", crop, ["front", "back"], [1, 2], [(0, 0, 0)] * 2)
+    case = add_case(project, images / "phantom_001.nii.gz", labels / "crop.seg.nrrd")
+    assert case.note is not None and "resampled" in case.note and case in project.labeled
+    with pytest.raises(InputError, match="already"):
+        import_cases(project, images)
+    with pytest.raises(InputError, match="--id"):
+        add_case(project, images / "phantom_002.nii.gz", name="phantom_001")
+    held = add_case(
+        project, images / "phantom_003.nii.gz", labels / "phantom_003.nii.gz", role="evaluation"
+    )
+    assert held.label is None and held.reference and Project.load(project.folder) == project
+
+
+def test_folders_of_dicom_slices_are_cases(dicom_folder, project):
+    summary = import_cases(project, dicom_folder, copy=True)
+    assert summary.imported == 2
+    case = project.case("hippocampus_crop")
+    assert case.image == "images/hippocampus_crop"
+    assert read_image(project.path(case.image)).array.shape == (36, 48, 35)
+
+
+def test_real_cases_in_the_order_of_the_literature(hippocampus_folder, project):
+    summary = import_cases(
+        project,
+        hippocampus_folder / "images",
+        hippocampus_folder / "labels",
+        labeled=4,
+        order=hippocampus_folder / "train.list",
+        evaluate=40,
+    )
+    assert (summary.labeled, summary.unlabeled, summary.evaluation) == (4, 164, 40)
+    assert [case.id for case in project.labeled][:2] == ["hippocampus_001", "hippocampus_003"]
+    # Another patient's label of nearly the same size is found out.
+    images, labels = hippocampus_folder / "images", hippocampus_folder / "labels"
+    fresh = Project.create(project.folder / "fresh", project.label_set)
+    with pytest.raises(InputError, match="another patient"):
+        add_case(fresh, images / "hippocampus_001.nii.gz", labels / "hippocampus_003.nii.gz")

@@ -1,0 +1,211 @@
+"""What is read, and the one sentence for each file that cannot be."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.volumes.reading import (
+    check_label_geometry,
+    read_image,
+    read_image_geometry,
+    read_labels,
+)
+from SAMSemiSegLib.volumes.volume import Geometry, Volume
+from SAMSemiSegLib.volumes.writing import write_image, write_labels
+
+NAMES, VALUES, COLORS = ["front", "back"], [2, 5], [(200, 10, 10), (10, 200, 10)]
+SUFFIXES = [".nrrd", ".nii", ".nii.gz", ".mha"]
+
+
+@pytest.fixture
+def phantom(make_phantom) -> tuple[Volume, Volume]:
+    return make_phantom((24, 28, 20), 0)
+
+
+def refused(path: Path, word: str, read=read_image) -> str:
+    with pytest.raises(InputError, match=word) as error:
+        read(path)
+    sentence = str(error.value)
+    assert path.name in sentence and "\n" not in sentence and ";" in sentence
+    return sentence
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_image_is_read_with_its_type_and_geometry(tmp_path, phantom, suffix):
+    path = tmp_path / "Bild mit Größe 肝" / f"scan é{suffix}"
+    write_image(path, phantom[0])
+    back = read_image(path)
+    assert back.array.dtype == np.float32 and back.array.shape == (24, 28, 20)
+    np.testing.assert_array_equal(back.array, phantom[0].array)
+    assert back.geometry == phantom[0].geometry == read_image_geometry(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_is_no_image_or_ends_early_is_refused(tmp_path, phantom, suffix):
+    path = tmp_path / f"scan{suffix}"
+    path.write_bytes(b"this is no image " * 100)
+    refused(path, "not an image")
+    path.write_bytes(b"")
+    refused(path, "empty")
+    write_image(path, phantom[0])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    refused(path, "truncated")
+
+
+def test_a_nifti_file_with_something_behind_the_image_is_whole(tmp_path, phantom):
+    path = tmp_path / "scan.nii"
+    write_image(path, phantom[0])
+    path.write_bytes(path.read_bytes() + b"tail")
+    assert read_image(path).geometry == phantom[0].geometry
+
+
+def test_missing_file_unknown_suffix_and_folder_without_slices(tmp_path):
+    refused(tmp_path / "none.nrrd", "no file")
+    (tmp_path / "table.csv").write_text("1,2")
+    refused(tmp_path / "table.csv", "known format")
+    refused(tmp_path, "no DICOM slices")
+
+
+def test_images_of_other_dimensions_are_refused(tmp_path):
+    def write(name: str, array: np.ndarray, is_vector: bool = False) -> Path:
+        sitk.WriteImage(sitk.GetImageFromArray(array, isVector=is_vector), str(tmp_path / name))
+        return tmp_path / name
+
+    random = np.random.default_rng(0)
+    refused(write("flat.nrrd", random.random((6, 5))), "2D")
+    refused(write("slice.nii.gz", random.random((1, 6, 5))), "2D")
+    refused(write("time.nii.gz", random.random((3, 4, 6, 5))), "4D")
+    refused(write("color.nrrd", random.random((4, 6, 5, 3)), True), "3 values at each voxel")
+    array = random.random((1, 4, 6, 5))
+    assert read_image(write("one.nii", array)).array.shape == (5, 6, 4)
+
+
+def test_voxels_that_cannot_be_trained_on_are_refused(tmp_path, phantom):
+    array = phantom[0].array.copy()
+    array[1, 2, 3] = np.nan
+    array[2, 2, 3] = np.inf
+    for suffix in SUFFIXES:
+        write_image(tmp_path / f"holes{suffix}", Volume(array, phantom[0].geometry))
+        refused(tmp_path / f"holes{suffix}", "has 2 NaN or infinite voxels")
+    flat = Volume(np.full_like(array, 7), phantom[0].geometry)
+    write_image(tmp_path / "flat.nrrd", flat)
+    refused(tmp_path / "flat.nrrd", "constant")
+
+
+@pytest.mark.parametrize("spacing", ["0", "-1.5"])
+def test_impossible_spacings_are_seen_in_the_raw_header(tmp_path, phantom, spacing):
+    for suffix in SUFFIXES:
+        write_image(tmp_path / f"scan{suffix}", phantom[0])
+    nifti = tmp_path / "scan.nii"
+    data = bytearray(nifti.read_bytes())
+    struct.pack_into("<f", data, 84, float(spacing))
+    nifti.write_bytes(data)
+    refused(nifti, f"spacing 1 x {spacing} x 1")
+    with pytest.raises(InputError):
+        read_image_geometry(nifti)
+
+    meta = tmp_path / "scan.mha"
+    old, new = b"ElementSpacing = 1 1 1", b"ElementSpacing = 1 %s 1" % spacing.encode()
+    meta.write_bytes(meta.read_bytes().replace(old, new))
+    refused(meta, "spacing")
+
+    nrrd = tmp_path / "scan.nrrd"
+    head, voxels = nrrd.read_bytes().split(b"\n\n", 1)
+    lines = [x for x in head.split(b"\n") if not x.startswith((b"space", b"kinds"))]
+    lines.append(b"spacings: 1 %s 1" % spacing.encode())
+    nrrd.write_bytes(b"\n".join(lines) + b"\n\n" + voxels)
+    refused(nrrd, "spacing")
+
+
+def test_labels_come_as_channel_indices(tmp_path, phantom):
+    image, channels = phantom
+    write_labels(tmp_path / "label.nii.gz", channels, NAMES, VALUES, COLORS)
+    raw = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "label.nii.gz")))
+    assert set(np.unique(raw)) == {0, 2, 5}
+    back, note = read_labels(tmp_path / "label.nii.gz", VALUES, image.geometry)
+    np.testing.assert_array_equal(back.array, channels.array)
+    assert note is None and back.array.dtype == np.uint8 and back.geometry == image.geometry
+
+
+def test_labels_that_do_not_fit_the_label_set_are_refused(tmp_path, phantom):
+    image, channels = phantom
+
+    def read(path: Path) -> None:
+        read_labels(path, [2], image.geometry)
+
+    write_labels(tmp_path / "more.nrrd", channels, NAMES, VALUES, COLORS)
+    assert "values 5" in refused(tmp_path / "more.nrrd", "label set", read)
+    empty = Volume(np.zeros_like(channels.array), image.geometry)
+    write_labels(tmp_path / "empty.nrrd", empty, NAMES, VALUES, COLORS)
+    refused(tmp_path / "empty.nrrd", "empty", read)
+    write_image(tmp_path / "scan.nrrd", image)
+    refused(tmp_path / "scan.nrrd", "not whole numbers", read)
+
+
+def test_a_label_on_another_grid_is_resampled_and_said_so(tmp_path, phantom):
+    image, channels = phantom
+    finer = sitk.Image((48, 42, 20), sitk.sitkUInt8)
+    finer.SetSpacing((0.5, 28 / 42, 1.0))
+    finer.SetOrigin((-0.25, 28 / 84 - 0.5, 0.0))
+    label = sitk.Resample(channels.to_sitk(), finer, sitk.Transform(), sitk.sitkNearestNeighbor)
+    path = tmp_path / "finer.nrrd"
+    sitk.WriteImage(label, str(path))
+    back, note = read_labels(path, [1, 2], image.geometry)
+    assert back.geometry == image.geometry
+    assert note is not None and "resampled" in note and "48x42x20" in note
+    assert check_label_geometry(path, image.geometry) == note
+    for channel in (1, 2):
+        a, b = back.array == channel, channels.array == channel
+        assert 2 * np.sum(a & b) / (a.sum() + b.sum()) > 0.95
+
+    # A crop around the organ is put back in its place, voxel by voxel.
+    sitk.WriteImage(channels.to_sitk()[2:22, 3:26, 1:19], str(path))
+    back, note = read_labels(path, [1, 2], image.geometry)
+    assert note is not None
+    np.testing.assert_array_equal(back.array[2:22, 3:26, 1:19], channels.array[2:22, 3:26, 1:19])
+
+
+def test_a_label_of_another_patient_is_refused(tmp_path, phantom, make_phantom):
+    grid = phantom[0].geometry
+    other = make_phantom((26, 27, 20), 1)[1]
+    label = phantom[1]
+
+    def write(volume: Volume, **changed) -> Path:
+        geometry = Geometry(**{**volume.geometry.__dict__, **changed})
+        path = tmp_path / "label.nrrd"
+        write_labels(path, Volume(volume.array, geometry), NAMES, [1, 2], COLORS)
+        return path
+
+    def read(path: Path) -> None:
+        with pytest.raises(InputError):
+            check_label_geometry(path, grid)
+        read_labels(path, [1, 2], grid)
+
+    refused(write(other), "another patient", read)
+    refused(write(label, spacing=(2.0, 2.0, 2.0)), "header was lost", read)
+    refused(write(label, origin=(500.0, 0.0, 0.0)), "does not overlap", read)
+    refused(write(other, spacing=(3.0, 3.0, 3.0), origin=(-20.0, 0.0, 0.0)), "another size", read)
+
+
+def test_dicom_folders_are_read_in_order(dicom_folder, tmp_path):
+    folder = dicom_folder / "t2_22_slices"
+    volume = read_image(folder)
+    assert volume.array.shape == (512, 512, 22)
+    assert volume.geometry == read_image_geometry(folder)
+    assert volume.geometry.spacing == pytest.approx((0.4297, 0.4297, 6.5), abs=1e-4)
+
+    series = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(dicom_folder / "hippocampus_crop"))
+    gap = tmp_path / "gap"
+    gap.mkdir()
+    for i, name in enumerate(series):
+        if i != 10:
+            (gap / f"{i}.dcm").symlink_to(name)
+    refused(gap, "gap of 2 mm")
+    for name in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder)):
+        (gap / f"t2_{Path(name).name}").symlink_to(name)
+    refused(gap, "2 DICOM series")
