@@ -17,8 +17,9 @@ ReportProgress = Callable[[int, int, str], None]
 """Called with (cases done, cases in all, name of the case)."""
 
 WHOLE_CHECK_BYTES = 256 * 1024**2
-"""Up to this many bytes of images the voxels are checked on import; of larger sets the headers
-only, and the voxels when the cases are preprocessed."""
+WHOLE_CHECK_CASES = 300
+"""Sets of at most this many bytes and cases have their voxels checked on import; of larger ones the
+headers are, and the voxels when the cases are preprocessed."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def import_cases(
                 + "."
             )
 
-    whole = sum(f.image.stat().st_size for f in found if f.image.is_file()) <= WHOLE_CHECK_BYTES
+    size = sum(f.image.stat().st_size for f in found if f.image.is_file())
+    whole = size <= WHOLE_CHECK_BYTES and len(found) <= WHOLE_CHECK_CASES
     taken = {case.id for case in project.cases}
     already = {project.path(case.image) for case in project.cases}
     cases: list[Case] = []

@@ -153,6 +153,11 @@ def _open(path: Path, segmentation_allowed: bool = False) -> sitk.ImageFileReade
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
+        if "orthonormal" in str(error):
+            raise InputError(
+                f"'{path}' has axes that do not stand at right angles (a sheared grid); resample "
+                "it to a regular grid, in Slicer by Resample Scalar/Vector/DWI Volume."
+            ) from error
         raise InputError(
             f"'{path}' is not an image that can be read, or its header is damaged; copy or export "
             "it again."

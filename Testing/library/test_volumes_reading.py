@@ -122,6 +122,16 @@ def test_impossible_spacings_are_seen_in_the_raw_header(tmp_path, phantom, spaci
     refused(nrrd, "spacing")
 
 
+def test_a_sheared_grid_is_refused(tmp_path, phantom):
+    path = tmp_path / "sheared.nii"
+    write_image(path, phantom[0])
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<hh", data, 252, 0, 1)  # the affine alone holds
+    struct.pack_into("<f", data, 284, 0.4)
+    path.write_bytes(data)
+    refused(path, "right angles")
+
+
 def test_labels_come_as_channel_indices(tmp_path, phantom):
     image, channels = phantom
     write_labels(tmp_path / "label.nii.gz", channels, NAMES, VALUES, COLORS)
