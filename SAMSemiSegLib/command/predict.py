@@ -1,0 +1,157 @@
+"""``samsemiseg predict``: segment scans with an exported model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from SAMSemiSegLib.errors import InputError
+
+if TYPE_CHECKING:
+    from SAMSemiSegLib.export.predictor import Predictor
+
+
+class LabelFormat(str, Enum):
+    """Formats of the label file."""
+
+    seg_nrrd = "seg.nrrd"
+    nii_gz = "nii.gz"
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A .ts or .onnx file, or a bundle's folder.")],
+    images: Annotated[list[Path], typer.Argument(help="Scans: files or folders of DICOM slices.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder; default: beside each scan.")
+    ] = None,
+    format: Annotated[LabelFormat, typer.Option(help="Of the label files.")] = (
+        LabelFormat.seg_nrrd
+    ),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Segment scans with an exported model; each result lies on its scan's own grid.
+
+    A scan that cannot be read is named, the others are done, and the exit code is 2.
+    """
+    outputs = [_output_of(image, output, format) for image in images]
+    _check_names(images, outputs)
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from SAMSemiSegLib.export.predictor import Predictor
+
+    predictor = Predictor.load(model, device)
+    results: list[dict[str, Any]] = []
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Segmenting", total=len(images))
+        for image, target in zip(images, outputs, strict=True):
+            try:
+                volumes = segment(predictor, image, target)
+                results.append({"image": str(image), "output": str(target), "milliliters": volumes})
+            except InputError as error:
+                bar.console.print(str(error), style="red", highlight=False, markup=False)
+                results.append({"image": str(image), "output": None, "error": str(error)})
+            bar.advance(task)
+    _show(results, predictor.card.label_set.names, as_json)
+    if any("error" in result for result in results):
+        sys.stdout.flush()
+        raise typer.Exit(InputError.exit_code)
+
+
+def segment(predictor: Predictor, image: Path, target: Path) -> dict[str, float]:
+    """Segment one scan and write the labels, whole or not at all.
+
+    Returns:
+        Milliliters of each label.
+
+    Raises:
+        InputError: the scan cannot be used.
+        OutOfMemoryError: it is too large for this machine.
+    """
+    from SAMSemiSegLib.training.context import memory_sentence
+    from SAMSemiSegLib.volumes.reading import read_image
+    from SAMSemiSegLib.volumes.writing import write_labels
+
+    advice = f"'{image.name}' is too large; close other programs, or use --device cpu."
+    with memory_sentence(advice):
+        volume = read_image(image)
+        labels = predictor.predict(volume)
+    label_set = predictor.card.label_set
+    write_labels(
+        target,
+        labels,
+        label_set.names,
+        label_set.values,
+        label_set.colors,
+        label_set.terminologies,
+        source=image,
+    )
+    x, y, z = volume.geometry.spacing
+    return {
+        name: round(int((labels.array == channel).sum()) * x * y * z / 1000, 3)
+        for channel, name in enumerate(label_set.names, start=1)
+    }
+
+
+def _output_of(image: Path, folder: Path | None, format: LabelFormat) -> Path:
+    """Name of the label file: ``scan.nii.gz`` becomes ``scan.seg.nrrd``, or
+    ``scan_segmentation.nii.gz``, which is no scan's name."""
+    from SAMSemiSegLib.volumes.reading import suffix_of
+
+    place = folder or image.absolute().parent
+    # An unknown suffix stays part of the name; reading will tell what is wrong with the file.
+    suffix = "" if image.is_dir() else suffix_of(image)
+    stem = image.absolute().name
+    stem = stem[: len(stem) - len(suffix)] if suffix else stem
+    ending = ".seg.nrrd" if format is LabelFormat.seg_nrrd else "_segmentation.nii.gz"
+    return place / (stem + ending)
+
+
+def _check_names(images: list[Path], outputs: list[Path]) -> None:
+    """No result may take the place of a scan or of another result."""
+    sources = {image.resolve() for image in images}
+    for image, target in zip(images, outputs, strict=True):
+        if target.resolve() in sources:
+            raise InputError(
+                f"The result of '{image}' would overwrite a scan ('{target}'); give another folder "
+                "with --output."
+            )
+    seen: dict[Path, Path] = {}
+    for image, target in zip(images, outputs, strict=True):
+        if target in seen:
+            raise InputError(
+                f"'{seen[target]}' and '{image}' would both be written to '{target}'; run them "
+                "apart, each with its own --output."
+            )
+        seen[target] = image
+
+
+def _show(results: list[dict[str, Any]], names: list[str], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"results": results}, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    done = [result for result in results if "error" not in result]
+    if not done:
+        return
+    table = Table("Scan", *(f"{name}, ml" for name in names), "Written to")
+    for column in table.columns[1:-1]:
+        column.justify = "right"
+    for result in done:
+        volumes = (f"{result['milliliters'][name]:.2f}" for name in names)
+        table.add_row(Path(result["image"]).name, *volumes, result["output"])
+    Console().print(table)

@@ -1,0 +1,82 @@
+"""``samsemiseg predict`` and ``methods``, as a user meets them."""
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import typer
+from test_export import make_card, make_net, make_volume
+from typer.testing import CliRunner
+
+from SAMSemiSegLib.command.methods import methods
+from SAMSemiSegLib.command.predict import predict
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.export.torchscript import export_torchscript
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return export_torchscript(make_net(), make_card(), tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def scan(tmp_path):
+    path = tmp_path / "Herz ä 1.nii.gz"
+    sitk.WriteImage(make_volume(3).to_sitk(), str(path))
+    return path
+
+
+def _invoke(command, *arguments):
+    app = typer.Typer()
+    app.command()(command)
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_writes_beside_the_scan_on_its_grid(model, scan):
+    before = scan.read_bytes()
+    result = _invoke(predict, model, scan, "--json", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(result.stdout)["results"]
+    written = sitk.ReadImage(row["output"])
+    source = sitk.ReadImage(str(scan))
+    assert row["output"].endswith("Herz ä 1.seg.nrrd")
+    assert written.GetSize() == source.GetSize()
+    np.testing.assert_allclose(written.GetDirection(), source.GetDirection(), atol=1e-6)
+    np.testing.assert_allclose(written.GetOrigin(), source.GetOrigin(), atol=1e-5)
+    array = sitk.GetArrayFromImage(written)
+    assert set(np.unique(array)) <= {0, 3, 700}
+    voxel = np.prod(source.GetSpacing()) / 1000
+    assert row["milliliters"]["a"] == pytest.approx((array == 3).sum() * voxel, abs=1e-3)
+    assert scan.read_bytes() == before
+
+
+def test_a_bad_scan_is_named_and_the_others_are_done(model, scan, tmp_path):
+    bad = tmp_path / "bad.nrrd"
+    bad.write_text("no image")
+    folder = tmp_path / "results"
+    arguments = (model, bad, scan, "-o", folder, "--format", "nii.gz", "--device", "cpu")
+    result = _invoke(predict, *arguments)
+    assert result.exit_code == 2
+    assert "bad.nrrd" in result.stderr and "Traceback" not in result.output
+    assert [p.name for p in folder.iterdir()] == ["Herz ä 1_segmentation.nii.gz"]
+
+
+def test_no_result_takes_the_place_of_a_scan_or_another_result(model, tmp_path):
+    scans = [tmp_path / "x.seg.nrrd", tmp_path / "x.nrrd", tmp_path / "x.mha"]
+    for arguments in ([scans[0]], scans[1:]):
+        result = _invoke(predict, model, *arguments)
+        assert isinstance(result.exception, InputError)
+
+
+def test_methods_lists_all_three_registries():
+    found = json.loads(_invoke(methods, "--json").stdout)
+    assert "supervised" in [entry["name"] for entry in found["ssl"]]
+    assert "lora" in [entry["name"] for entry in found["finetuning"]]
+    assert "lite_medsam" in [entry["name"] for entry in found["foundation"]]
+    for entries in found.values():
+        assert all(entry["title"] and entry["source"] for entry in entries)
+    lora = next(entry for entry in found["finetuning"] if entry["name"] == "lora")
+    assert lora["options"]["rank"] == 4
+    shown = _invoke(methods)
+    assert shown.exit_code == 0 and "Mean Teacher" in shown.stdout
