@@ -1,0 +1,89 @@
+"""A process and all it has started.
+
+The process that was started may be a launcher (``PythonSlicer``), whose end leaves the real one
+alive: only the whole tree counts.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import dataclass
+
+# The clock at which a process was made and the one it wrote down itself differ a little.
+CLOCK_TOLERANCE = 5.0
+
+
+@dataclass(frozen=True)
+class ProcessTree:
+    """The processes below ``pid``, in whose group or session they stay."""
+
+    pid: int
+
+    def isAlive(self) -> bool:
+        """Whether any process of the tree runs."""
+        return bool(self._members())
+
+    def terminate(self) -> None:
+        """Ask all to end (SIGTERM; on Windows they end at once)."""
+        self._signal(force=False)
+
+    def kill(self) -> None:
+        """End all."""
+        self._signal(force=True)
+
+    def _members(self) -> list:
+        import psutil
+
+        found = {}
+        try:
+            top = psutil.Process(self.pid)
+            found = {p.pid: p for p in [top, *top.children(recursive=True)]}
+        except psutil.Error:
+            pass
+        if sys.platform != "win32":
+            # A launcher that has ended leaves orphans behind, but in its session.
+            for process in psutil.process_iter():
+                try:
+                    if os.getsid(process.pid) == self.pid:
+                        found[process.pid] = process
+                except (OSError, psutil.Error):
+                    continue
+        return [p for p in found.values() if _isRunning(p)]
+
+    def _signal(self, force: bool) -> None:
+        import psutil
+
+        members = self._members()
+        if sys.platform != "win32":
+            try:
+                if os.getpgid(self.pid) == self.pid:  # never our own group
+                    os.killpg(self.pid, signal.SIGKILL if force else signal.SIGTERM)
+            except (ProcessLookupError, PermissionError):
+                pass
+        for process in members:
+            try:
+                process.kill() if force else process.terminate()
+            except psutil.Error:
+                continue
+
+
+def _isRunning(process) -> bool:
+    import psutil
+
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def isSameProcess(pid: int, started: float) -> bool:
+    """Whether the process of this id is the one that wrote down this start time: ids come again."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return _isRunning(process) and process.create_time() <= started + CLOCK_TOLERANCE
+    except psutil.Error:
+        return False

@@ -1,0 +1,1 @@
+"""MRML to project files and back."""

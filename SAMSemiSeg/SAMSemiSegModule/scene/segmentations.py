@@ -1,0 +1,208 @@
+"""Segmentations: from segments to the project's label values, and back.
+
+Inside the project a voxel has one label. Segments may overlap; then the label that stands later in
+the label set is kept, and the number of such voxels is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from SAMSemiSegModule.scene.volumes import hardenedCopy, removeNode, saveAtomically
+
+# DICOM's "Tissue", the terminology entry of a segment whose label set gives none.
+DEFAULT_TERMINOLOGY = (
+    "Segmentation category and type - 3D Slicer General Anatomy list"
+    "~SCT^85756007^Tissue~SCT^85756007^Tissue~^^~Anatomic codes - DICOM master list~^^~^^"
+)
+
+
+class Label(Protocol):
+    """One entry of the project's label set."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def value(self) -> int: ...
+
+    @property
+    def color(self) -> tuple[int, int, int]: ...
+
+
+@dataclass(frozen=True)
+class ExportedLabels:
+    """What became of the segments.
+
+    Attributes:
+        voxels: number of voxels by label name.
+        overlapping: voxels that lay in several segments.
+        ignored: names of segments that the label set does not know.
+    """
+
+    voxels: dict[str, int]
+    overlapping: int
+    ignored: list[str]
+
+
+def createSegmentation(volumeNode, labels: Sequence[Label], name: str):
+    """An empty segmentation on the volume's grid, one segment a label."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+    for label in labels:
+        _addSegment(node, label)
+    return node
+
+
+def labelArray(segmentationNode, volumeNode, labels: Sequence[Label]):
+    """Label values on the volume's grid.
+
+    Returns:
+        The (Z, Y, X) array of values, and an account of what became of the segments.
+    """
+    import numpy as np
+
+    values = np.zeros(slicer.util.arrayFromVolume(volumeNode).shape, np.uint8)
+    overlapping = np.zeros(values.shape, bool)
+    segmentation = segmentationNode.GetSegmentation()
+    known = set()
+    for label in labels:
+        segmentId = segmentation.GetSegmentIdBySegmentName(label.name)
+        if not segmentId:
+            continue
+        known.add(segmentId)
+        inside = _segmentArray(segmentationNode, segmentId, volumeNode) > 0
+        overlapping |= inside & (values > 0)
+        values[inside] = label.value
+    voxels = {label.name: int((values == label.value).sum()) for label in labels}
+    ids = segmentation.GetSegmentIDs()
+    ignored = [segmentation.GetSegment(i).GetName() for i in ids if i not in known]
+    return values, ExportedLabels(voxels, int(overlapping.sum()), ignored)
+
+
+def exportLabels(
+    segmentationNode, volumeNode, labels: Sequence[Label], path: Path
+) -> ExportedLabels:
+    """Write the segments as a label map on the volume's grid, the way the project stores labels.
+
+    Raises:
+        ValueError: no segment of the label set holds a voxel.
+        OSError: the file cannot be written.
+    """
+    values, account = labelArray(segmentationNode, volumeNode, labels)
+    if not any(account.voxels.values()):
+        names = ", ".join(label.name for label in labels)
+        raise ValueError(
+            _(
+                "'{name}' holds no voxel of the project's labels ({labels}); draw one, or rename "
+                "its segments to them."
+            ).format(name=segmentationNode.GetName(), labels=names)
+        )
+    with hardenedCopy(volumeNode) as grid:
+        node = slicer.modules.volumes.logic().CreateAndAddLabelVolume(
+            slicer.mrmlScene, grid, "SAMSemiSeg export"
+        )
+        try:
+            slicer.util.updateVolumeFromArray(node, values)
+            saveAtomically(node, path)
+        finally:
+            removeNode(node)
+    return account
+
+
+def loadLabels(path: Path, volumeNode, labels: Sequence[Label], name: str):
+    """Load a label file of the project as a segmentation with the label set's names and colors.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    try:
+        properties = {"name": name, "show": False}
+        if path.name.endswith(".seg.nrrd"):
+            return slicer.util.loadSegmentation(str(path), properties)
+        labelMap = slicer.util.loadLabelVolume(str(path), properties)
+    except RuntimeError as error:
+        raise OSError(
+            _("The label '{path}' cannot be read; is its drive connected?").format(path=path)
+        ) from error
+    try:
+        return _segmentationFromLabelMap(labelMap, volumeNode, labels, name)
+    finally:
+        removeNode(labelMap)
+
+
+def matchingLabels(segmentationNode, labels: Sequence[Label]) -> list[str]:
+    """Names of the label set that the segmentation has a segment for."""
+    segmentation = segmentationNode.GetSegmentation()
+    return [lb.name for lb in labels if segmentation.GetSegmentIdBySegmentName(lb.name)]
+
+
+def _segmentationFromLabelMap(labelMap, volumeNode, labels: Sequence[Label], name: str):
+    # Files lie in the world; a volume under a transform has its segmentation under it too.
+    node = createSegmentation(volumeNode, labels, name)
+    node.SetAndObserveTransformNodeID(None)
+    node.SetReferenceImageGeometryParameterFromVolumeNode(labelMap)
+    array = slicer.util.arrayFromVolume(labelMap)
+    for label in labels:
+        mask = (array == label.value).astype("uint8")
+        if mask.any():
+            segmentId = node.GetSegmentation().GetSegmentIdBySegmentName(label.name)
+            slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, segmentId, labelMap)
+    return node
+
+
+def _segmentArray(segmentationNode, segmentId: str, volumeNode):
+    """One segment on the volume's grid, (Z, Y, X).
+
+    ``slicer.util.arrayFromSegmentBinaryLabelmap`` does the same, but leaves a display node behind.
+    """
+    import numpy as np
+
+    ids = vtk.vtkStringArray()
+    ids.InsertNextValue(segmentId)
+    temporary = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "SAMSemiSeg export")
+    try:
+        logic = slicer.modules.segmentations.logic()
+        if not logic.ExportSegmentsToLabelmapNode(segmentationNode, ids, temporary, volumeNode):
+            return np.zeros(slicer.util.arrayFromVolume(volumeNode).shape, np.uint8)
+        return np.array(slicer.util.arrayFromVolume(temporary))
+    finally:
+        display = temporary.GetDisplayNode()
+        colors = display.GetColorNode() if display is not None else None
+        removeNode(temporary)
+        if colors is not None and not colors.GetSingletonTag():  # made by the export
+            slicer.mrmlScene.RemoveNode(colors)
+
+
+def _addSegment(node, label: Label) -> None:
+    segment = slicer.vtkSegment()
+    segment.SetName(label.name)
+    segment.SetColor([channel / 255 for channel in label.color])
+    segment.SetLabelValue(label.value)
+    terminology = getattr(label, "terminology", None) or DEFAULT_TERMINOLOGY
+    segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), terminology)
+    segmentId = node.GetSegmentation().GenerateUniqueSegmentID(label.name)
+    binary = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+    segment.AddRepresentation(binary, slicer.vtkOrientedImageData())
+    node.GetSegmentation().AddSegment(segment, segmentId)
+
+
+def segmentCount(node) -> int:
+    """Number of segments that hold a voxel."""
+    ids = vtk.vtkStringArray()
+    node.GetSegmentation().GetSegmentIDs(ids)
+    filled = 0
+    for index in range(ids.GetNumberOfValues()):
+        image = slicer.vtkOrientedImageData()
+        node.GetBinaryLabelmapRepresentation(ids.GetValue(index), image)
+        filled += int(image.GetNumberOfPoints() > 0 and image.GetScalarRange()[1] > 0)
+    return filled

@@ -1,0 +1,291 @@
+"""Scene to project files and back, on Slicer's own MRML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
+import numpy as np  # noqa: E402
+import SimpleITK as sitk  # noqa: E402
+import vtk  # noqa: E402
+from SAMSemiSegModule.scene.geometry import isSheared, isValidVolume  # noqa: E402
+from SAMSemiSegModule.scene.hierarchy import placeBeside  # noqa: E402
+from SAMSemiSegModule.scene.plots import CurvePlot  # noqa: E402
+from SAMSemiSegModule.scene.segmentations import (  # noqa: E402
+    createSegmentation,
+    exportLabels,
+    labelArray,
+    loadLabels,
+)
+from SAMSemiSegModule.scene.volumes import exportVolume, loadVolume  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Label:
+    name: str
+    value: int
+    color: tuple[int, int, int]
+
+
+LABELS = [Label("anterior", 1, (230, 97, 76)), Label("posterior", 2, (78, 162, 206))]
+
+
+def aVolume(shape=(12, 14, 16), spacing=(0.7, 0.9, 2.5), origin=(5.0, -8.0, 31.0), turned=True):
+    """An anisotropic volume with turned axes."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
+    array = np.random.default_rng(0).integers(0, 500, shape).astype(np.int16)
+    slicer.util.updateVolumeFromArray(node, array)
+    transform = vtk.vtkTransform()
+    transform.Translate(*origin)
+    if turned:
+        transform.RotateX(20)
+        transform.RotateZ(-35)
+    transform.Scale(*spacing)
+    node.SetIJKToRASMatrix(transform.GetMatrix())
+    return node
+
+
+def aTransform(matrix) -> object:
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
+    node.SetMatrixTransformToParent(matrix)
+    return node
+
+
+def rigid() -> object:
+    transform = vtk.vtkTransform()
+    transform.RotateY(25)
+    transform.Translate(10, -20, 4)
+    return aTransform(transform.GetMatrix())
+
+
+def worldMatrix(node):
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def box(shape, where) -> np.ndarray:
+    array = np.zeros(shape, np.uint8)
+    array[where] = 1
+    return array
+
+
+def aSegmentation(volume, **boxes):
+    node = createSegmentation(volume, LABELS, "drawn")
+    shape = slicer.util.arrayFromVolume(volume).shape
+    for name, where in boxes.items():
+        segmentId = node.GetSegmentation().GetSegmentIdBySegmentName(name)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(box(shape, where), node, segmentId, volume)
+    return node
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".nii.gz", ".mha"])
+def test_volume_comes_back_with_the_same_voxels_and_grid(scene, tmp_path, suffix):
+    volume = aVolume()
+    path = tmp_path / f"Fälle mit Leerzeichen{suffix}"
+    exportVolume(volume, path)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    again = loadVolume(path, "again")
+    assert np.array_equal(slicer.util.arrayFromVolume(again), slicer.util.arrayFromVolume(volume))
+    # NIfTI stores single precision.
+    assert np.allclose(worldMatrix(again), worldMatrix(volume), atol=1e-4)
+
+
+def test_simpleitk_sees_the_same_grid(scene, tmp_path):
+    volume = aVolume()
+    exportVolume(volume, tmp_path / "scan.nrrd")
+    image = sitk.ReadImage(str(tmp_path / "scan.nrrd"))
+    assert np.allclose(image.GetSpacing(), volume.GetSpacing())
+    corner = image.TransformIndexToPhysicalPoint((15, 13, 11))
+    ras = worldMatrix(volume) @ [15, 13, 11, 1]
+    assert np.allclose([-corner[0], -corner[1], corner[2]], ras[:3])
+
+
+def test_linear_transform_is_hardened_in_the_file_and_not_in_the_scene(scene, tmp_path):
+    volume = aVolume()
+    before = worldMatrix(volume)
+    transform = rigid()
+    volume.SetAndObserveTransformNodeID(transform.GetID())
+    exportVolume(volume, tmp_path / "scan.nrrd")
+    toWorld = slicer.util.arrayFromTransformMatrix(transform, toWorld=True)
+    again = loadVolume(tmp_path / "scan.nrrd", "again")
+    assert np.allclose(worldMatrix(again), toWorld @ before, atol=1e-5)
+    assert volume.GetParentTransformNode() is transform
+    assert np.array_equal(worldMatrix(volume), before)
+
+
+def test_no_node_is_left_behind(scene, tmp_path):
+    volume = aVolume()
+    segmentation = aSegmentation(volume, anterior=np.s_[2:5, 2:5, 2:5])
+    before = names(scene)
+    exportVolume(volume, tmp_path / "scan.nrrd")
+    exportLabels(segmentation, volume, LABELS, tmp_path / "label.nrrd")
+    assert names(scene) == before
+
+
+def names(scene) -> list[str]:
+    return [scene.GetNthNode(i).GetID() for i in range(scene.GetNumberOfNodes())]
+
+
+def shearing():
+    matrix = vtk.vtkMatrix4x4()
+    matrix.SetElement(1, 2, 0.3)
+    return aTransform(matrix)
+
+
+def warping():
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "warp")
+    grid = vtk.vtkThinPlateSplineTransform()
+    source, target = vtk.vtkPoints(), vtk.vtkPoints()
+    for corner in ((0, 0, 0), (20, 0, 0), (0, 20, 0), (0, 0, 20)):
+        source.InsertNextPoint(corner)
+        target.InsertNextPoint([c + 2 * (c > 0) for c in corner])
+    grid.SetSourceLandmarks(source)
+    grid.SetTargetLandmarks(target)
+    node.SetAndObserveTransformToParent(grid)
+    return node
+
+
+@pytest.mark.parametrize(
+    ("transform", "advice"), [(shearing, "Resample"), (warping, "harden it in the Transforms")]
+)
+def test_what_would_change_the_voxels_is_refused_in_a_sentence(scene, tmp_path, transform, advice):
+    volume = aVolume()
+    volume.SetAndObserveTransformNodeID(transform().GetID())
+    isValid, reason = isValidVolume(volume)
+    assert not isValid and advice in reason and "'scan'" in reason
+    with pytest.raises(ValueError, match=advice):
+        exportVolume(volume, tmp_path / "scan.nrrd")
+    assert not list(tmp_path.iterdir())
+
+
+def test_sheared_grid_of_the_volume_itself_is_refused(scene):
+    volume = aVolume()
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    assert not isSheared(matrix)
+    matrix.SetElement(0, 2, matrix.GetElement(0, 2) + 1.0)
+    volume.SetIJKToRASMatrix(matrix)
+    assert "sheared" in isValidVolume(volume)[1]
+
+
+def test_what_is_no_volume_is_refused(scene):
+    empty = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
+    labelMap = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    flat = aVolume(shape=(1, 20, 20))
+    reasons = [isValidVolume(node)[1] for node in (None, empty, labelMap, flat)]
+    assert ["Choose" in reasons[0], "no voxels" in reasons[1]] == [True, True]
+    assert ["label map" in reasons[2], "single slice" in reasons[3]] == [True, True]
+
+
+def test_segments_become_label_values_on_the_source_grid(scene, tmp_path):
+    volume = aVolume()
+    segmentation = aSegmentation(
+        volume, anterior=np.s_[2:5, 3:6, 4:7], posterior=np.s_[6:9, 3:6, 4:7]
+    )
+    account = exportLabels(segmentation, volume, LABELS, tmp_path / "label.nrrd")
+    assert account.voxels == {"anterior": 27, "posterior": 27}
+    assert account.overlapping == 0
+    image = sitk.ReadImage(str(tmp_path / "label.nrrd"))
+    values = sitk.GetArrayFromImage(image)
+    assert values[3, 4, 5] == 1 and values[7, 4, 5] == 2 and np.count_nonzero(values) == 54
+    exportVolume(volume, tmp_path / "scan.nrrd")
+    scan = sitk.ReadImage(str(tmp_path / "scan.nrrd"))
+    assert image.GetSize() == scan.GetSize()
+    assert image.GetDirection() == scan.GetDirection() and image.GetOrigin() == scan.GetOrigin()
+
+
+def test_where_segments_overlap_the_later_label_wins_and_it_is_said(scene):
+    volume = aVolume()
+    segmentation = aSegmentation(
+        volume, anterior=np.s_[2:6, 2:6, 2:6], posterior=np.s_[4:8, 2:6, 2:6]
+    )
+    values, account = labelArray(segmentation, volume, LABELS)
+    assert account.overlapping == 2 * 4 * 4
+    assert values[5, 3, 3] == 2
+    assert account.voxels == {"anterior": 32, "posterior": 64}
+
+
+def test_segment_of_another_name_is_left_out_and_named(scene):
+    volume = aVolume()
+    segmentation = aSegmentation(volume, anterior=np.s_[2:6, 2:6, 2:6])
+    segmentation.GetSegmentation().AddEmptySegment("t", "tumor")
+    assert labelArray(segmentation, volume, LABELS)[1].ignored == ["tumor"]
+
+
+def test_empty_label_is_refused(scene, tmp_path):
+    volume = aVolume()
+    with pytest.raises(ValueError, match="anterior, posterior"):
+        exportLabels(aSegmentation(volume), volume, LABELS, tmp_path / "label.nrrd")
+    assert not list(tmp_path.iterdir())
+
+
+def test_label_under_the_volumes_transform_keeps_its_voxels(scene, tmp_path):
+    volume = aVolume()
+    volume.SetAndObserveTransformNodeID(rigid().GetID())
+    segmentation = aSegmentation(volume, posterior=np.s_[2:5, 3:6, 4:7])
+    assert segmentation.GetParentTransformNode() is volume.GetParentTransformNode()
+    account = exportLabels(segmentation, volume, LABELS, tmp_path / "label.nrrd")
+    assert account.voxels["posterior"] == 27
+
+
+def test_label_comes_back_with_names_colors_and_voxels(scene, tmp_path):
+    volume = aVolume()
+    drawn = aSegmentation(volume, anterior=np.s_[2:5, 3:6, 4:7], posterior=np.s_[6:9, 3:6, 4:7])
+    exportLabels(drawn, volume, LABELS, tmp_path / "label.nrrd")
+    again = loadLabels(tmp_path / "label.nrrd", volume, LABELS, "again")
+    segmentation = again.GetSegmentation()
+    segment = segmentation.GetSegment(segmentation.GetSegmentIdBySegmentName("posterior"))
+    assert np.allclose(segment.GetColor(), [78 / 255, 162 / 255, 206 / 255])
+    assert np.array_equal(
+        labelArray(again, volume, LABELS)[0], labelArray(drawn, volume, LABELS)[0]
+    )
+
+
+def test_overlapping_segments_survive_a_seg_nrrd(scene, tmp_path):
+    volume = aVolume()
+    drawn = aSegmentation(volume, anterior=np.s_[2:6, 2:6, 2:6], posterior=np.s_[4:8, 2:6, 2:6])
+    assert slicer.util.saveNode(drawn, str(tmp_path / "label.seg.nrrd"))
+    again = loadLabels(tmp_path / "label.seg.nrrd", volume, LABELS, "again")
+    assert labelArray(again, volume, LABELS)[1].overlapping == 32
+
+
+def test_real_label_keeps_every_voxel(scene, tmp_path, hippocampusFolder):
+    name = (hippocampusFolder / "train.list").read_text().split()[0]
+    volume = loadVolume(hippocampusFolder / "images" / f"{name}.nii.gz", name)
+    source = hippocampusFolder / "labels" / f"{name}.nii.gz"
+    segmentation = loadLabels(source, volume, LABELS, "label")
+    exportLabels(segmentation, volume, LABELS, tmp_path / "label.nrrd")
+    written = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "label.nrrd")))
+    assert np.array_equal(written, sitk.GetArrayFromImage(sitk.ReadImage(str(source))))
+
+
+def test_missing_file_is_named(scene, tmp_path):
+    with pytest.raises(OSError, match=r"gone\.nrrd"):
+        loadVolume(tmp_path / "gone.nrrd", "gone")
+
+
+def test_results_stand_under_the_patient_and_study_of_the_source(scene):
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy(scene)
+    patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "patient")
+    study = hierarchy.CreateStudyItem(patient, "study")
+    volume = aVolume()
+    hierarchy.CreateItem(study, volume)
+    segmentation = aSegmentation(volume, anterior=np.s_[2:5, 3:6, 4:7])
+    placeBeside(segmentation, volume)
+    item = hierarchy.GetItemByDataNode(segmentation)
+    assert hierarchy.GetItemParent(item) == study
+
+
+def test_curves_are_plot_nodes_that_grow_and_go(scene):
+    count = scene.GetNumberOfNodes()
+    plot = CurvePlot("Loss", "Step", "Loss")
+    plot.update({"supervised": [(1, 0.9), (2, 0.5)]})
+    plot.update({"supervised": [(1, 0.9), (2, 0.5), (3, 0.4)], "consistency": [(3, 0.1)]})
+    series = plot.chartNode.GetNthPlotSeriesNode(0)
+    assert series.GetTableNode().GetTable().GetNumberOfRows() == 3
+    assert plot.chartNode.GetNumberOfPlotSeriesNodes() == 2
+    plot.remove()
+    assert scene.GetNumberOfNodes() == count
