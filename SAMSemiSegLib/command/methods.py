@@ -36,7 +36,9 @@ def methods(
             title=f"{title} (--set {setting}=NAME)", title_justify="left", title_style="bold"
         )
         last = "Weights" if kind == "foundation" else "Options and defaults"
-        for heading in ("Name", "What", "Needs", last):
+        table.add_column("Name", no_wrap=True)
+        headings = ("What", last) if kind == "foundation" else ("What", "Needs", last)
+        for heading in headings:
             table.add_column(heading, overflow="fold")
         for entry in entries:
             if kind == "foundation":
@@ -44,8 +46,10 @@ def methods(
             else:
                 details = "\n".join(f"{k} = {json.dumps(v)}" for k, v in entry["options"].items())
             what = f"{escape(entry['title'])}\n[dim]{escape(entry['source'])}[/dim]"
-            needs = escape(", ".join(entry["needs"])) or "–"
-            table.add_row(entry["name"], what, needs, escape(details) or "–")
+            cells = [what, escape(details) or "–"]
+            if kind != "foundation":
+                cells.insert(1, escape(", ".join(entry["needs"])) or "–")
+            table.add_row(entry["name"], *cells)
         console.print(table)
         console.print()
 

@@ -30,7 +30,7 @@ def export_model(
     folder: Path,
     context: Context,
 ) -> ModelCard:
-    """Write the model card and ``model.ts``, ``model.onnx``, ``bundle`` as ``settings.export`` says.
+    """Write the model card, and ``model.ts``, ``model.onnx``, ``bundle`` as the settings say.
 
     Args:
         trained: the network and its window.
