@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.finetuning.adapters.freeze import freeze
 from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy, Prediction, Sample
 from SAMSemiSegLib.foundation.model import FoundationModel
@@ -23,7 +24,7 @@ from SAMSemiSegLib.run.settings import (
     PseudoLabelSettings,
     StitchingSettings,
 )
-from SAMSemiSegLib.stitching.layout import plan_slabs
+from SAMSemiSegLib.stitching.layout import Slab, plan_slabs
 from SAMSemiSegLib.stitching.slabs import predict_in_slabs
 from SAMSemiSegLib.stitching.stitch import stitch
 from SAMSemiSegLib.training.losses import IGNORE, segmentation_loss
@@ -99,9 +100,7 @@ class StitchedStrategy(FinetuningStrategy):
         factor = self.upscale_factor(shape, self.stitching)
         settings = _with_budget(self.stitching, factor)
         offset = int(torch.randint(settings.start_offset + 1, ()).item())
-        slabs = plan_slabs(
-            shape, settings, self._multiple(factor), self.options.slab_overlap, offset
-        )
+        slabs = self._slabs(shape, settings, factor, offset)
         slab = slabs[int(torch.randint(len(slabs), ()).item())]
         start, length = slab.start, slab.stop - slab.start
         image = image.narrow(settings.axis, start, length)
@@ -134,9 +133,10 @@ class StitchedStrategy(FinetuningStrategy):
             mirrored += [(axis,) for axis in self.mirror_axes]
         total: Tensor | None = None
         count = 0
+        shape = (image.shape[0], image.shape[1], image.shape[2])
         for axis in axes:
             stitching = self.stitching.model_copy(update={"axis": axis})
-            for offset in self._offsets(settings.offsets):
+            for offset in self._offsets(shape, stitching, settings.offsets):
                 for flips in mirrored:
                     part = self._probabilities(image, stitching, offset, flips)
                     total = part if total is None else total.add_(part)
@@ -163,11 +163,36 @@ class StitchedStrategy(FinetuningStrategy):
         )
         return probabilities.flip([axis + 1 for axis in flips]) if flips else probabilities
 
-    def _offsets(self, count: int) -> list[int]:
-        """``count`` different numbers of leading blank cells, within what training has seen."""
-        most = self.stitching.start_offset
-        count = min(count, most + 1)
-        return [round(i * most / max(count - 1, 1)) for i in range(count)]
+    def _offsets(
+        self, shape: tuple[int, int, int], settings: StitchingSettings, count: int
+    ) -> list[int]:
+        """Up to ``count`` different numbers of leading blank cells, as training has seen them."""
+        factor = self.upscale_factor(shape, settings)
+        count = min(count, settings.start_offset + 1)
+        wanted = [round(i * settings.start_offset / max(count - 1, 1)) for i in range(count)]
+        budget = _with_budget(settings, factor)
+        slabs = [self._slabs(shape, budget, factor, offset) for offset in wanted]
+        return sorted({slab[0].layout.offset for slab in slabs})
+
+    def _slabs(
+        self, shape: tuple[int, int, int], settings: StitchingSettings, factor: int, offset: int
+    ) -> list[Slab]:
+        """The volume's canvases; ``offset`` is lowered where it would cost a further canvas."""
+
+        def plan(blank: int) -> list[Slab]:
+            multiple, overlap = self._multiple(factor), self.options.slab_overlap
+            return plan_slabs(shape, settings, multiple, overlap, blank)
+
+        slabs = plan(0)
+        while offset > 0:
+            try:
+                shifted = plan(offset)
+            except InputError:  # not even one slice beside the blank cells
+                shifted = []
+            if len(shifted) == len(slabs):
+                return shifted
+            offset //= 2
+        return slabs
 
     def upscale_factor(self, shape: tuple[int, int, int], settings: StitchingSettings) -> int:
         """The factor for a volume of this shape (see ``Options.upscale``)."""

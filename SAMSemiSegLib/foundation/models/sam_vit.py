@@ -196,8 +196,8 @@ _register(
     WeightsFile(
         url="https://zenodo.org/records/10689643/files/medsam_vit_b.pth",
         sha256=None,
-        size=375_049_145,
-        licence="Apache-2.0 (code); weights: CC-BY-4.0 as published on Zenodo",
+        size=375_000_000,  # about
+        licence="as stated at zenodo.org/records/10689643 (code: Apache-2.0)",
         md5="3bb6db55bd0c9ca30b61248bca72f8d6",
     ),
     partial(_VIT_B, unit_range=True),
