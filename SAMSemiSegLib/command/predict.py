@@ -148,9 +148,10 @@ def _show(results: list[dict[str, Any]], names: list[str], as_json: bool) -> Non
     done = [result for result in results if "error" not in result]
     if not done:
         return
-    table = Table("Scan", *(f"{name}, ml" for name in names), "Written to")
-    for column in table.columns[1:-1]:
-        column.justify = "right"
+    table = Table("Scan")
+    for name in names:
+        table.add_column(f"{name}, ml", justify="right")
+    table.add_column("Written to", overflow="fold")  # a path that is cut off cannot be copied
     for result in done:
         volumes = (f"{result['milliliters'][name]:.2f}" for name in names)
         table.add_row(Path(result["image"]).name, *volumes, result["output"])

@@ -161,25 +161,26 @@ class Scores:
 
     def table(self, title: str | None = None) -> Table:
         """One line per row name: Dice of each label, mean Dice, HD95 and ASD in mm, failures."""
+        from rich.box import SIMPLE_HEAD
         from rich.table import Table
 
         labels = self.labels
-        table = Table(title=title)
-        table.add_column("")
+        table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column("", no_wrap=True)
         if len(labels) > 1:
             for label in labels:
-                table.add_column(f"Dice {label}", justify="right")
+                table.add_column(f"Dice {label}", justify="right", min_width=5)
         for heading in ("Dice", "HD95 mm", "ASD mm", "Failures"):
-            table.add_column(heading, justify="right")
+            table.add_column(heading, justify="right", no_wrap=True)
         for row in self.row_names:
             overall = self.overall(row)
             cells = []
             if len(labels) > 1:
                 for label in labels:
                     scored = self.of(row, label)
-                    cells.append(_shown(_summarize(row, label, scored).figures["dice"], 3))
+                    cells.append(_mean_shown(_summarize(row, label, scored).figures["dice"], 3))
             cells.append(_shown(overall.figures["dice"], 3))
-            cells += [_shown(overall.figures[name], 2) for name in ("hd95_mm", "asd_mm")]
+            cells += [_mean_shown(overall.figures[name], 2) for name in ("hd95_mm", "asd_mm")]
             cells.append(f"{overall.failures} of {overall.cases}")
             table.add_row(row, *cells)
         return table
@@ -207,6 +208,10 @@ def _shown(figure: Figure, digits: int) -> str:
     if math.isnan(figure.mean):
         return "–"
     return f"{figure.mean:.{digits}f} ± {figure.std:.{digits}f}"
+
+
+def _mean_shown(figure: Figure, digits: int) -> str:
+    return "–" if math.isnan(figure.mean) else f"{figure.mean:.{digits}f}"
 
 
 def _csv_value(value: float | bool) -> str:

@@ -15,7 +15,7 @@ from SAMSemiSegLib.report.figures import curve_figure, dot_figure, histogram_fig
 from SAMSemiSegLib.report.material import Material
 from SAMSemiSegLib.report.words import clock, count, stage_title, summary_sentences
 
-MOST_PICTURES = 30
+MOST_PICTURES = 24
 
 
 def summary_section(material: Material) -> str:
@@ -207,7 +207,7 @@ def _figure_cell(row: str, figures: dict[str, Figure], digits: int, higher: bool
     if figure is None or math.isnan(figure.mean):
         return "<td>–</td>"
     known = [f.mean for f in figures.values() if not math.isnan(f.mean)]
-    best = len(known) > 1 and figure.mean == (max(known) if higher else min(known))
+    best = len(set(known)) > 1 and figure.mean == (max(known) if higher else min(known))
     kind = ' class="best"' if best else ""
     return f"<td{kind}>{figure.mean:.{digits}f} <small>± {figure.std:.{digits}f}</small></td>"
 

@@ -48,7 +48,7 @@ td { text-align: right; padding: 8px 12px; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
 tr:last-child td { border-bottom: 0; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-td small { color: var(--soft); }
+td small { display: block; color: var(--soft); font-size: 12.5px; line-height: 1.3; }
 td.best { font-weight: 650; }
 td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 .bar { display: inline-block; height: 9px; border-radius: 4px; background: var(--c0);
