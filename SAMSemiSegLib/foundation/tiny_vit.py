@@ -135,7 +135,13 @@ class WindowAttention(nn.Module):
         qkv = self.qkv(self.norm(x)).view(windows, tokens, self.num_heads, 3, -1)
         q, k, v = qkv.permute(3, 0, 2, 1, 4)
         bias = self.attention_biases[:, self.offsets].to(q.dtype)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.unsqueeze(0))
+        if torch.is_grad_enabled() and x.device.type == "cpu":
+            # On processors the fused kernel's backward pass is several times slower than this for
+            # windows of a few dozen tokens.
+            scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) + bias
+            x = scores.softmax(-1).to(v.dtype) @ v
+        else:
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.unsqueeze(0))
         result: Tensor = self.proj(x.transpose(1, 2).reshape(windows, tokens, channels))
         return result
 

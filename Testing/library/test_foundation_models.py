@@ -142,3 +142,13 @@ def test_lite_medsam_loads_all_its_tensors() -> None:
     assert len(model.state_dict()) == 435
     with torch.no_grad():
         assert model.encode(torch.randn(1, 1, 64, 96)).shape == (1, 256, 16, 24)
+
+
+def test_window_attention_is_the_same_with_and_without_gradients() -> None:
+    """Two kernels, one result."""
+    model = FOUNDATION["lite_tiny_random"].build().eval()
+    scatter(model)
+    canvas = torch.randn(1, 1, 96, 64)
+    with torch.no_grad():
+        expected = model.encode(canvas)
+    torch.testing.assert_close(model.encode(canvas), expected, atol=1e-5, rtol=1e-4)
