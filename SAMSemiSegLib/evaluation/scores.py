@@ -165,11 +165,11 @@ class Scores:
         from rich.table import Table
 
         labels = self.labels
-        table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         table.add_column("", no_wrap=True)
         if len(labels) > 1:
             for label in labels:
-                table.add_column(f"Dice {label}", justify="right", min_width=5)
+                table.add_column(f"Dice {label}", justify="right", overflow="fold", min_width=5)
         for heading in ("Dice", "HD95 mm", "ASD mm", "Failures"):
             table.add_column(heading, justify="right", no_wrap=True)
         for row in self.row_names:
