@@ -207,7 +207,7 @@ def _figure(values: list[float]) -> Figure:
 def _shown(figure: Figure, digits: int) -> str:
     if math.isnan(figure.mean):
         return "–"
-    return f"{figure.mean:.{digits}f} ± {figure.std:.{digits}f}"
+    return f"{figure.mean:.{digits}f} ±{figure.std:.{digits}f}"
 
 
 def _mean_shown(figure: Figure, digits: int) -> str:

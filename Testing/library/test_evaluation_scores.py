@@ -61,5 +61,5 @@ def test_table_has_one_line_per_row_name(scores):
     console = Console(file=io.StringIO(), width=120)
     console.print(scores.table())
     text = console.file.getvalue()
-    assert "0.400 ± " in text and "1 of 2" in text and "re-trained" in text
+    assert "0.400 ±" in text and "1 of 2" in text and "re-trained" in text
     assert scores.table().row_count == 2
