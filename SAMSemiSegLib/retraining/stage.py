@@ -83,6 +83,7 @@ def retrain(
     settings: RunSettings,
     folder: Path,
     context: Context,
+    spacing: tuple[float, float, float],
     name: str = "retraining",
     selected: Mapping[str, bool] | None = None,
 ) -> RetrainedNet:
@@ -95,6 +96,7 @@ def retrain(
         settings: of the run.
         folder: keeps the checkpoint and the final ``net.safetensors``.
         context: collaborators.
+        spacing: of the preprocessed volumes, in millimeters.
         name: of the stage in the event stream.
         selected: whether a case's pseudo-label takes part, by id (SFR+); default: all.
     """
@@ -110,7 +112,7 @@ def retrain(
     method = build_method(own, channels, len(labeled), len(unlabeled), patch)
     if not method.uses_unlabeled and own.pseudo_label_mode == "off":
         unlabeled = []
-    sampler = CropSampler(labeled + unlabeled, patch, own, Augmentation(own.augmentation))
+    sampler = CropSampler(labeled + unlabeled, patch, own, Augmentation(own.augmentation, spacing))
     term = PseudoLabelTerm(method, own)
     if context.device.type == "cpu":
         # On processors 3D convolutions are about 1.7 times faster in this layout.

@@ -10,7 +10,7 @@ from torch import nn
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.retraining.ssl.method import METHODS, SSLMethod
 from SAMSemiSegLib.retraining.vnet import VNet
-from SAMSemiSegLib.run.settings import RetrainingSettings
+from SAMSemiSegLib.run.settings import RetrainingSettings, Size3
 
 
 def adapt_settings(
@@ -67,6 +67,12 @@ def check_patch(patch: Sequence[int], settings: RetrainingSettings) -> None:
             f"The patch {shown} (retraining.patch) does not suit {entry.title}: "
             f"make each side a multiple of {divisor}, or leave it unset."
         )
+    if all(side == 16 for side in patch) and settings.net.norm != "group":
+        raise InputError(
+            "A patch of 16x16x16 leaves one voxel at the bottleneck, which "
+            f"{settings.net.norm} norm cannot normalize; set retraining.net.norm=group, or a "
+            "larger retraining.patch."
+        )
 
 
 def read_options(settings: RetrainingSettings) -> SSLMethod.Options:
@@ -93,7 +99,7 @@ def build_method(
     channels: int,
     n_labeled: int,
     n_unlabeled: int,
-    patch: Sequence[int],
+    patch: Size3,
 ) -> SSLMethod:
     """The method named in the settings with freshly initialized networks.
 
@@ -115,4 +121,6 @@ def build_method(
     def build_net() -> nn.Module:
         return VNet(channels, settings.net, entry.needs.heads)
 
-    return entry(build_net, channels, options)
+    method = entry(build_net, channels, options)
+    method.prepare(patch)
+    return method

@@ -13,13 +13,18 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Annotated, cast
+from typing import cast
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from SAMSemiSegLib.retraining.ramp import (
+    NotNegative,
+    RampOptions,
+    ramped_weight,
+    supervised_step,
+)
 from SAMSemiSegLib.retraining.ssl.method import (
     LabeledBatch,
     SSLMethod,
@@ -28,9 +33,7 @@ from SAMSemiSegLib.retraining.ssl.method import (
 )
 from SAMSemiSegLib.run.settings import Fraction
 from SAMSemiSegLib.training.losses import segmentation_loss
-from SAMSemiSegLib.training.progress import Progress, sigmoid_ramp
-
-NotNegative = Annotated[float, Field(ge=0)]
+from SAMSemiSegLib.training.progress import Progress
 
 
 def make_teacher(student: nn.Module) -> nn.Module:
@@ -69,29 +72,17 @@ def noisy(image: Tensor, deviation: float, limit: float) -> Tensor:
     return image + (torch.randn_like(image) * deviation).clamp(-limit, limit)
 
 
-def supervised_step(net: nn.Module, labeled: LabeledBatch) -> StepResult:
-    """The step of a method whose other terms have no weight yet (or no unlabeled crops)."""
-    return StepResult({"supervised": segmentation_loss(net(labeled.image), labeled.labels)})
-
-
-class TeacherOptions(SSLMethod.Options):
+class TeacherOptions(RampOptions):
     """Settings of all methods with a teacher; shares are of the whole run."""
 
-    consistency_weight: NotNegative = 0.1
-    """λ0, weight of the unlabeled term when its ramp is over."""
-    ramp: Fraction = 1.0
-    """Share of the run over which λ rises, λ0·exp(-5(1-t)²); counted from the end of the warm
-    start."""
     ema_decay: Fraction = 0.99
     warm_start: Fraction = 0.2
-    """Share of the run that is supervised only; the teacher is a copy of the student until then."""
-    noise: NotNegative = 0.1
-    """Standard deviation of the noise on the teacher's input, on z-scored gray values."""
-    noise_limit: NotNegative = 0.2
+    """Share of the run that is supervised only; the teacher is a copy of the student until then,
+    and the ramp begins there."""
 
 
 class TeacherMethod(SSLMethod):
-    """A student and its moving average; subclasses say what the two have to agree on."""
+    """A student and its moving average."""
 
     class Options(TeacherOptions):
         """Settings of the method's own."""
@@ -105,6 +96,45 @@ class TeacherMethod(SSLMethod):
         self.student = build_net()
         self.teacher = make_teacher(self.student)
 
+    def weight(self, progress: Progress) -> float:
+        """Of the unlabeled term at this step; 0 during the warm start."""
+        if self.steps_since_warm_start(progress) < 0:
+            return 0.0
+        begin = self.options.warm_start
+        return ramped_weight(self.options, (progress.fraction - begin) / max(1.0 - begin, 1e-9))
+
+    def steps_since_warm_start(self, progress: Progress) -> int:
+        """Negative during the warm start."""
+        return progress.step - math.ceil(self.options.warm_start * progress.total)
+
+    def after_step(self, progress: Progress) -> None:
+        alpha = ema_alpha(self.steps_since_warm_start(progress), self.options.ema_decay)
+        update_teacher(self.teacher, self.student, alpha)
+
+    def final_net(self) -> nn.Module:
+        return self.student
+
+    def ema_net(self) -> nn.Module | None:
+        return cast(nn.Module, self.teacher)
+
+
+class NoisyTeacherOptions(TeacherOptions):
+    """The teacher sees a noisy image."""
+
+    noise: NotNegative = 0.1
+    """Standard deviation of the noise on the teacher's input, in z-scored gray values."""
+    noise_limit: NotNegative = 0.2
+
+
+class NoisyTeacherMethod(TeacherMethod):
+    """The student agrees with a teacher that sees the image with noise; subclasses say where and
+    how much the two have to agree."""
+
+    class Options(NoisyTeacherOptions):
+        """Settings of the method's own."""
+
+    options: NoisyTeacherOptions
+
     def step(
         self, labeled: LabeledBatch, unlabeled: UnlabeledBatch | None, progress: Progress
     ) -> StepResult:
@@ -114,10 +144,12 @@ class TeacherMethod(SSLMethod):
         n = len(labeled.image)
         images = torch.cat([labeled.image, unlabeled.image])
         logits = self.student(images)
-        supervised = segmentation_loss(logits[:n], labeled.labels)
         consistency, values = self.consistency(images, logits, n, progress)
         return StepResult(
-            {"supervised": supervised, "consistency": weight * consistency},
+            {
+                "supervised": segmentation_loss(logits[:n], labeled.labels),
+                "consistency": weight * consistency,
+            },
             logits[n:],
             {"consistency_weight": weight, **values},
         )
@@ -135,34 +167,12 @@ class TeacherMethod(SSLMethod):
             progress: where the run stands.
         """
 
-    def weight(self, progress: Progress) -> float:
-        """λ at this step; 0 during the warm start."""
-        options = self.options
-        if self.steps_since_warm_start(progress) < 0 or options.consistency_weight == 0:
-            return 0.0
-        return options.consistency_weight * sigmoid_ramp(self.fraction(progress), options.ramp)
-
-    def fraction(self, progress: Progress) -> float:
-        """Share done of what comes after the warm start."""
-        begin = self.options.warm_start
-        return max(progress.fraction - begin, 0.0) / max(1.0 - begin, 1e-9)
-
-    def steps_since_warm_start(self, progress: Progress) -> int:
-        """Negative during the warm start."""
-        return progress.step - math.ceil(self.options.warm_start * progress.total)
+    def disturbed(self, images: Tensor) -> Tensor:
+        """The images as the teacher sees them."""
+        return noisy(images, self.options.noise, self.options.noise_limit)
 
     @torch.no_grad()
     def ask_teacher(self, images: Tensor) -> Tensor:
         """The teacher's probabilities (B, K, ...) for a noisy version of the images."""
-        disturbed = noisy(images, self.options.noise, self.options.noise_limit)
-        return self.teacher(disturbed).float().softmax(1)
-
-    def after_step(self, progress: Progress) -> None:
-        alpha = ema_alpha(self.steps_since_warm_start(progress), self.options.ema_decay)
-        update_teacher(self.teacher, self.student, alpha)
-
-    def final_net(self) -> nn.Module:
-        return self.student
-
-    def ema_net(self) -> nn.Module | None:
-        return cast(nn.Module, self.teacher)
+        probabilities: Tensor = self.teacher(self.disturbed(images)).float().softmax(1)
+        return probabilities

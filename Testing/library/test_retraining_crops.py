@@ -1,6 +1,6 @@
 """Crops of volumes, and the size chosen for them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from SAMSemiSegLib.run.settings import RetrainingSettings
 
 @dataclass
 class Pseudo:
-    labels: np.ndarray
+    hard: np.ndarray
     probabilities: np.ndarray
     confidence: np.ndarray
 
@@ -27,7 +27,6 @@ class OneCase:
     labels: np.ndarray | None = None
     pseudo_label: Pseudo | None = None
     selected: bool = True
-    log: list[int] = field(default_factory=list)
 
 
 def numbered(shape: tuple[int, int, int]) -> np.ndarray:
@@ -124,7 +123,7 @@ def test_padded_reading(start: int, size: int) -> None:
     [
         ((175, 132, 88), 2, (112, 112, 80)),  # left atrium, as published
         ((300, 220, 110), 14, (96, 96, 96)),  # 13 abdominal organs, as published
-        ((35, 51, 35), 3, (48, 64, 48)),  # hippocampus: all of it
+        ((35, 51, 35), 3, (32, 48, 32)),  # hippocampus: nearly all of it
         ((5, 5, 5), 2, (16, 16, 16)),
     ],
 )

@@ -10,12 +10,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from SAMSemiSegLib.retraining.ssl.method import METHODS
-from SAMSemiSegLib.retraining.teacher import TeacherMethod
+from SAMSemiSegLib.retraining.teacher import NoisyTeacherMethod
 from SAMSemiSegLib.training.progress import Progress
 
 
 @METHODS.register("mean_teacher")
-class MeanTeacher(TeacherMethod):
+class MeanTeacher(NoisyTeacherMethod):
     """Mean squared difference of the two probabilities, on all crops."""
 
     name = "mean_teacher"

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from SAMSemiSegLib.registry import Registry
-from SAMSemiSegLib.run.settings import Settings
+from SAMSemiSegLib.run.settings import Settings, Size3
 from SAMSemiSegLib.training.progress import Progress
 
 METHODS: Registry[type[SSLMethod]] = Registry(
@@ -105,6 +105,14 @@ class SSLMethod(nn.Module, ABC):
         super().__init__()
         self.channels = channels
         self.options = options
+
+    def prepare(self, patch: Size3) -> None:
+        """Called once after the networks are made, with the voxels of a crop along x, y, z: for
+        parts that depend on it.
+
+        Raises:
+            InputError: the patch does not suit the method's options.
+        """
 
     @abstractmethod
     def step(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from SAMSemiSegLib.retraining.ramp import supervised_step
 from SAMSemiSegLib.retraining.ssl.method import (
     METHODS,
     LabeledBatch,
@@ -13,7 +14,6 @@ from SAMSemiSegLib.retraining.ssl.method import (
     StepResult,
     UnlabeledBatch,
 )
-from SAMSemiSegLib.retraining.teacher import supervised_step
 from SAMSemiSegLib.training.progress import Progress
 
 

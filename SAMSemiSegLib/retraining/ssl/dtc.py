@@ -1,0 +1,94 @@
+"""DTC: segmentation and signed distance, two tasks of one network, agree.
+
+Source: Luo et al., Semi-supervised medical image segmentation through dual-task consistency, AAAI
+2021. L_sup = ½(CE + Dice) + 0.3·MSE(distance head, signed distance); on labeled and unlabeled crops
+L_c = mean((sigmoid(-1500·distance) - p)²), λ = 0.1·ramp. The paper segments one structure; here p
+and the distance are taken for each foreground class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from SAMSemiSegLib.retraining.ramp import NotNegative, RampOptions, ramped_weight, supervised_step
+from SAMSemiSegLib.retraining.signed_distance import signed_distance
+from SAMSemiSegLib.retraining.ssl.method import (
+    METHODS,
+    LabeledBatch,
+    Needs,
+    SSLMethod,
+    StepResult,
+    UnlabeledBatch,
+)
+from SAMSemiSegLib.retraining.vnet import VNet
+from SAMSemiSegLib.training.losses import IGNORE, segmentation_loss
+from SAMSemiSegLib.training.progress import Progress
+
+
+@METHODS.register("dtc")
+class DualTaskConsistency(SSLMethod):
+    """Consistency between the class probabilities and the distance head."""
+
+    class Options(RampOptions):
+        """Settings of the method's own."""
+
+        distance_weight: NotNegative = 0.3
+        """β, weight of the distance's regression on labeled crops."""
+        steepness: NotNegative = 1500.0
+        """k, of the smooth step from distance to segmentation."""
+
+    name = "dtc"
+    title = "DTC"
+    source = "Luo et al., AAAI 2021"
+    needs = Needs(heads=frozenset({"distance"}))
+
+    options: Options
+    student: VNet
+
+    def __init__(self, build_net: Callable[[], nn.Module], channels: int, options: Options) -> None:
+        super().__init__(build_net, channels, options)
+        self.student = build_net()  # type: ignore[assignment]
+
+    def step(
+        self, labeled: LabeledBatch, unlabeled: UnlabeledBatch | None, progress: Progress
+    ) -> StepResult:
+        weight = ramped_weight(self.options, progress.fraction)
+        if unlabeled is None or weight == 0:
+            return supervised_step(self.student, labeled)
+        n = len(labeled.image)
+        output = self.student.forward_heads(torch.cat([labeled.image, unlabeled.image]))
+        assert output.distance is not None
+        distance = output.distance.float()
+        target = signed_distance(labeled.labels, self.channels)
+        known = labeled.labels != IGNORE
+        losses = {
+            "supervised": segmentation_loss(output.logits[:n], labeled.labels),
+            "distance": self.options.distance_weight * distance_loss(distance[:n], target, known),
+            "consistency": weight * dual_task_loss(output.logits, distance, self.options.steepness),
+        }
+        return StepResult(losses, output.logits[n:], {"consistency_weight": weight})
+
+    def final_net(self) -> nn.Module:
+        return self.student
+
+
+def distance_loss(distance: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """Mean squared error over the known voxels; (B, C, ...), (B, C, ...), (B, ...) bool."""
+    where = known.unsqueeze(1).float()
+    squares = (distance - target).square() * where
+    return squares.sum() / (distance.shape[1] * where.sum()).clamp_min(1)
+
+
+def dual_task_loss(logits: Tensor, distance: Tensor, steepness: float) -> Tensor:
+    """mean((sigmoid(-k·distance) - p)²) over the foreground classes.
+
+    Args:
+        logits: (B, K, ...).
+        distance: (B, K-1, ...), negative inside.
+        steepness: k.
+    """
+    probabilities = logits.float().softmax(1)[:, 1:]
+    return (torch.sigmoid(-steepness * distance) - probabilities).square().mean()

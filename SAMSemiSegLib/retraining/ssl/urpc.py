@@ -1,0 +1,80 @@
+"""URPC: the decoder's stages agree with their mean, less so where they differ much.
+
+Source: Luo et al., Efficient semi-supervised gross target volume segmentation via uncertainty
+rectified pyramid consistency, MICCAI 2021. With p_i the probabilities of the four stages, enlarged,
+p̄ their mean and v_i = KL(p_i || p̄) for each voxel:
+L_u = mean_i [ mean((p_i - p̄)²·e^{-v_i}) / mean(e^{-v_i}) + mean(v_i) ] on unlabeled crops;
+L_sup is the mean over the four stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from SAMSemiSegLib.retraining.ramp import RampOptions, ramped_weight, supervised_step
+from SAMSemiSegLib.retraining.ssl.method import (
+    METHODS,
+    LabeledBatch,
+    Needs,
+    SSLMethod,
+    StepResult,
+    UnlabeledBatch,
+)
+from SAMSemiSegLib.retraining.vnet import VNet
+from SAMSemiSegLib.training.losses import segmentation_loss
+from SAMSemiSegLib.training.progress import Progress
+
+
+@METHODS.register("urpc")
+class UncertaintyRectifiedPyramidConsistency(SSLMethod):
+    """Pyramid consistency with uncertainty rectification; one network, no teacher."""
+
+    class Options(RampOptions):
+        """Settings of the method's own."""
+
+    name = "urpc"
+    title = "URPC"
+    source = "Luo et al., MICCAI 2021"
+    needs = Needs(heads=frozenset({"deep"}))
+
+    options: Options
+    student: VNet
+
+    def __init__(self, build_net: Callable[[], nn.Module], channels: int, options: Options) -> None:
+        super().__init__(build_net, channels, options)
+        self.student = build_net()  # type: ignore[assignment]
+
+    def step(
+        self, labeled: LabeledBatch, unlabeled: UnlabeledBatch | None, progress: Progress
+    ) -> StepResult:
+        weight = ramped_weight(self.options, progress.fraction)
+        if unlabeled is None or weight == 0:
+            return supervised_step(self.student, labeled)
+        n = len(labeled.image)
+        output = self.student.forward_heads(torch.cat([labeled.image, unlabeled.image]))
+        stages = [output.logits, *output.deep]
+        terms = [segmentation_loss(logits[:n], labeled.labels) for logits in stages]
+        losses = {
+            "supervised": torch.stack(terms).mean(),
+            "consistency": weight
+            * pyramid_consistency([logits[n:].float().softmax(1) for logits in stages]),
+        }
+        return StepResult(losses, output.logits[n:], {"consistency_weight": weight})
+
+    def final_net(self) -> nn.Module:
+        return self.student
+
+
+def pyramid_consistency(stages: Sequence[Tensor]) -> Tensor:
+    """L_u of the module's docstring for probabilities (B, K, ...) of each stage."""
+    mean = torch.stack(list(stages)).mean(0)
+    terms = []
+    for p in stages:
+        variance = (p * (p.clamp_min(1e-8).log() - mean.clamp_min(1e-8).log())).sum(1, keepdim=True)
+        trust = torch.exp(-variance)
+        rectified = ((p - mean).square() * trust).mean() / (trust.mean() + 1e-8)
+        terms.append(rectified + variance.mean())
+    return torch.stack(terms).mean()

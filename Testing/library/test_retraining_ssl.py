@@ -1,0 +1,248 @@
+"""What every semi-supervised method has to satisfy."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.retraining.pseudo_label_term import PseudoLabelTerm, pseudo_label_weight
+from SAMSemiSegLib.retraining.ssl.method import METHODS, LabeledBatch, SSLMethod, UnlabeledBatch
+from SAMSemiSegLib.retraining.student import adapt_settings, build_method
+from SAMSemiSegLib.retraining.teacher import ema_alpha
+from SAMSemiSegLib.run.settings import NetSettings, RetrainingSettings
+from SAMSemiSegLib.training.losses import segmentation_loss
+from SAMSemiSegLib.training.progress import Progress
+
+ALL = list(METHODS)
+UNLABELED = [name for name in ALL if METHODS[name].uses_unlabeled]
+PATCH = (32, 32, 32)
+MIDDLE = Progress(60, 100)
+
+
+def settings_of(name: str, width: int = 2, **options: object) -> RetrainingSettings:
+    """Small: narrow nets, group norm (which every method works with), small cubes."""
+    if name == "magicnet":
+        options = {"cube": 16, **options}
+    if name == "ua_mt":
+        options = {"passes": 2, **options}
+    net = NetSettings(width=width, norm="group", dropout=0.1)
+    return RetrainingSettings(method=name, options=options, net=net, pseudo_label_mode="off")
+
+
+def side_of(name: str) -> int:
+    """Of the crops in tests of many steps: as small as the method can cut."""
+    return METHODS[name].needs.divisor
+
+
+def build(
+    settings: RetrainingSettings, channels: int = 2, seed: int = 0, side: int = 32
+) -> SSLMethod:
+    torch.manual_seed(seed)
+    return build_method(settings, channels, 1, 2, (side, side, side))
+
+
+def phantom(seed: int, channels: int = 2, side: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two crops with a bright ball (of as many shells as there are classes) at a random place."""
+    draw = torch.Generator().manual_seed(seed)
+    axis = torch.arange(float(side))
+    grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"))
+    images, labels = [], []
+    for _ in range(2):
+        center = side * (0.375 + 0.25 * torch.rand(3, 1, 1, 1, generator=draw))
+        radius = (grid - center).square().sum(0).sqrt()
+        inside = 1 - radius / (0.32 * side)
+        label = (inside * (channels - 1)).clamp(-1, channels - 2).floor() + 1
+        noise = torch.randn(side, side, side, generator=draw)
+        images.append(3 * label / (channels - 1) - 1 + 0.3 * noise)
+        labels.append(label.byte())
+    return torch.stack(images).unsqueeze(1), torch.stack(labels)
+
+
+def batches(seed: int, channels: int = 2, side: int = 32) -> tuple[LabeledBatch, UnlabeledBatch]:
+    image, labels = phantom(2 * seed, channels, side)
+    other, hidden = phantom(2 * seed + 1, channels, side)
+    return LabeledBatch(image, labels), UnlabeledBatch(other, hidden)
+
+
+def train(name: str, term: PseudoLabelTerm, kept: list, first: int, total: int) -> list:
+    """As the training loop does it: a step's randomness is seeded by the step. Returns the state in
+    the middle, to go on from."""
+    optimizer = torch.optim.AdamW([p for p in term.parameters() if p.requires_grad], 1e-2)
+    if kept:
+        term.load_state_dict(kept[0])
+        optimizer.load_state_dict(kept[1])
+    term.train()
+    for step in range(first, total):
+        if step == total // 2:
+            kept = copy.deepcopy([term.state_dict(), optimizer.state_dict()])
+        progress = Progress(step, total)
+        torch.manual_seed(step)
+        result = term(*batches(step, side=side_of(name)), progress)
+        optimizer.zero_grad()
+        torch.stack(list(result.losses.values())).sum().backward()
+        optimizer.step()
+        term.after_step(progress)
+    return kept
+
+
+@pytest.mark.parametrize("channels", [2, 14])
+@pytest.mark.parametrize("name", ALL)
+def test_losses_are_finite_and_teachers_get_no_gradient(name: str, channels: int) -> None:
+    method = build(settings_of(name), channels)
+    result = method.step(*batches(0, channels), MIDDLE)
+    assert "supervised" in result.losses
+    if METHODS[name].uses_unlabeled:
+        assert "consistency" in result.losses
+    total = torch.stack(list(result.losses.values())).sum()
+    assert torch.isfinite(total)
+    total.backward()
+    student = method.final_net()
+    assert all(p.grad is not None for p in student.head.parameters())
+    for teacher in (method.ema_net(), getattr(method, "labeler", None)):
+        if teacher is not None:
+            assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
+    if result.unlabeled_logits is not None:
+        assert result.unlabeled_logits.shape == (2, channels, *PATCH)
+
+
+@pytest.mark.parametrize("name", UNLABELED)
+def test_weight_zero_is_supervised_training(name: str) -> None:
+    """The same gradients, hence the same weights, with batch norm and dropout too."""
+
+    def gradients(settings: RetrainingSettings) -> list[torch.Tensor]:
+        settings.net = NetSettings(width=2, norm="batch")
+        if name == "magicnet":  # its network has neither batch norm nor dropout
+            settings.net = NetSettings(width=2, norm="group", dropout=0)
+        method = build(settings)
+        torch.manual_seed(1)
+        losses = method.step(*batches(0), MIDDLE).losses
+        torch.stack(list(losses.values())).sum().backward()
+        net = method.final_net()
+        return [p.grad for p in net.parameters() if p.grad is not None]
+
+    plain = gradients(settings_of("supervised"))
+    ours = gradients(settings_of(name, consistency_weight=0.0))
+    assert len(plain) == len(ours)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(plain, ours, strict=True))
+
+
+@pytest.mark.parametrize("name", UNLABELED)
+def test_without_unlabeled_crops_it_is_supervised(name: str) -> None:
+    method = build(settings_of(name))
+    losses = method.step(batches(0)[0], None, MIDDLE).losses
+    assert set(losses) <= {"supervised", "supervised_peer"}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_solves_the_phantom_and_a_killed_run_ends_at_the_same_weights(name: str) -> None:
+    total, side = 24, side_of(name)
+    settings = settings_of(name, width=4)
+    term = PseudoLabelTerm(build(settings, side=side), settings)
+    kept = train(name, term, [], 0, total)
+
+    again = PseudoLabelTerm(build(settings, seed=7, side=side), settings)
+    train(name, again, kept, total // 2, total)
+    resumed = again.state_dict()
+    assert all(torch.equal(value, resumed[key]) for key, value in term.state_dict().items())
+
+    image, labels = phantom(999, side=side)
+    net = term.final_net().eval()
+    with torch.no_grad():
+        found = net(image).argmax(1) == 1
+    truth = labels == 1
+    dice = 2 * (found & truth).sum() / (found.sum() + truth.sum())
+    assert dice > 0.85
+
+
+def test_moving_average_in_closed_form() -> None:
+    """Mean over the first steps, then exponential; METHODS 1.8: α = min(1 - 1/(it+1), 0.99)."""
+    assert [ema_alpha(i, 0.99) for i in (-1, 0, 1, 3)] == [0, 0, 0.5, 0.75]
+    assert ema_alpha(1000, 0.99) == 0.99
+    settings = settings_of("mean_teacher", warm_start=0.2)
+    settings.net.norm = "batch"
+    method = build(settings)
+    name = "encoder.stage1.0.weight"
+    statistic = "encoder.stage1.1.running_mean"
+    seen, seen_statistics = [], []
+    for step in range(8):
+        with torch.no_grad():
+            for value in method.student.state_dict().values():
+                if value.is_floating_point():
+                    value.normal_()
+        method.step(
+            *batches(0), Progress(step, 10)
+        )  # moves the student's statistics, not the teacher's
+        method.after_step(Progress(step, 10))
+        seen.append(method.student.state_dict()[name].clone())
+        seen_statistics.append(method.student.state_dict()[statistic].clone())
+    teacher = method.ema_net().state_dict()
+    # Warm start: steps 0 and 1. From step 2 on α = 0, 1/2, 2/3, ...: the mean of what was seen.
+    assert torch.allclose(teacher[name], torch.stack(seen[2:]).mean(0), atol=1e-6)
+    assert torch.allclose(teacher[statistic], torch.stack(seen_statistics[2:]).mean(0), atol=1e-6)
+
+
+def test_pseudo_label_term_hard_soft_weighted_selected() -> None:
+    """METHODS 3.1: total = the method's losses + μ·½(CE + Dice)(student(U), label, weight)."""
+    labeled, unlabeled = batches(0)
+    hard = unlabeled.pseudo_hard
+    soft = torch.nn.functional.one_hot(hard.long(), 2).movedim(-1, 1).float() * 0.8 + 0.1
+    confidence = torch.rand(2, *PATCH)
+    unlabeled = UnlabeledBatch(unlabeled.image, hard, soft, confidence, torch.tensor([True, False]))
+    settings = settings_of("supervised")
+    settings.net.dropout = 0.0
+    method = build(settings)
+    logits = method.final_net()(unlabeled.image)
+
+    def term(**changes: object) -> torch.Tensor | None:
+        wanted = settings.model_copy(update=changes)
+        result = PseudoLabelTerm(method, wanted)(labeled, unlabeled, MIDDLE)
+        return result.losses.get("pseudo_label")
+
+    assert term() is None
+    on = {"pseudo_label_mode": "on"}
+    expected = segmentation_loss(logits, hard, confidence)
+    assert torch.allclose(term(**on), expected)
+    assert torch.allclose(term(**on, pseudo_label_weight=0.5), 0.5 * expected)
+    assert torch.allclose(term(**on, pseudo_label_schedule="ramp_down"), 0.4 * expected)
+    unweighted = term(**on, confidence_weights=False)
+    assert torch.allclose(unweighted, segmentation_loss(logits, hard))
+    softly = term(**on, pseudo_label_target="soft")
+    assert torch.allclose(softly, segmentation_loss(logits, soft, confidence))
+    selected = term(pseudo_label_mode="selected")
+    assert torch.allclose(selected, segmentation_loss(logits[:1], hard[:1], confidence[:1]))
+
+
+def test_pseudo_label_schedules() -> None:
+    def weights(schedule: str) -> list[float]:
+        settings = RetrainingSettings(pseudo_label_schedule=schedule, pseudo_label_weight=2)
+        return [pseudo_label_weight(settings, t) for t in (0.0, 0.5, 1.0)]
+
+    assert weights("constant") == [2, 2, 2]
+    assert weights("ramp_down") == [2, 1, 0]
+    up = weights("ramp_up")
+    assert up[0] == pytest.approx(2 * 0.0067, rel=0.01) and up[1:] == [2, 2]
+
+
+def test_settings_are_adapted_or_refused_with_a_sentence() -> None:
+    settings = RetrainingSettings(method="magicnet", labeled_batch=1, unlabeled_batch=1)
+    adapted, notes = adapt_settings(settings, 1, 5)
+    assert adapted.net.norm == "instance" and settings.net.norm == "batch"
+    assert any("instance norm" in note for note in notes)
+    adapted, notes = adapt_settings(
+        RetrainingSettings(method="bcp", labeled_batch=1, unlabeled_batch=1), 1, 5
+    )
+    assert (adapted.labeled_batch, adapted.unlabeled_batch) == (2, 2) and len(notes) == 3
+    for change, words in [
+        ({"options": {"lambda": 1}}, "retraining.options.lambda"),
+        ({"options": {"ema_decay": 2}}, "retraining.options.ema_decay"),
+        ({"method": "no_such"}, "choose one of"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            build(RetrainingSettings(**change))
+    with pytest.raises(InputError, match="multiple of 16"):
+        build_method(RetrainingSettings(), 2, 1, 1, (32, 40, 32))
+    with pytest.raises(InputError, match="multiple of 32"):
+        build_method(RetrainingSettings(method="magicnet"), 2, 1, 1, (32, 48, 32))
