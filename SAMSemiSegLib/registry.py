@@ -35,9 +35,7 @@ class Registry(Generic[T]):
 
         def decorate(entry: T) -> T:
             if self._entries.get(name, entry) is not entry:
-                raise ValueError(
-                    f"two {self.kind}s are named {name!r}"
-                )
+                raise ValueError(f"two {self.kind}s are named {name!r}")
             self._entries[name] = entry
             return entry
 

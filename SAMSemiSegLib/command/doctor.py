@@ -86,5 +86,8 @@ def examine() -> dict[str, Any]:
         "devices": devices,
         "free_memory_gb": psutil.virtual_memory().available / 2**30,
         "free_disk_gb": shutil.disk_usage(Path.cwd()).free / 2**30,
-        "weights": [{"name": row.name, "state": row.state} for row in list_weights()],
+        "weights": [
+            {"name": row.name, "state": row.cached or f"to fetch, {row.megabytes:g} MB"}
+            for row in list_weights()
+        ],
     }

@@ -51,7 +51,7 @@ def train(
     if scores is None:  # not the first of several processes
         return
     if as_json:
-        print(json.dumps(scores.as_dict(), indent=2))
+        print(json.dumps(scores.to_dict(), indent=2))
         return
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""The last stage of a run: the trained network in every format the settings name."""
+"""The last stage of a run: the V-Net in the formats asked for, with its card."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from SAMSemiSegLib.retraining.stage import RetrainedNet
 from SAMSemiSegLib.run.settings import RunSettings
 from SAMSemiSegLib.training.context import Context
 
-_EXPORTS = {"torchscript": export_torchscript, "onnx": export_onnx, "bundle": export_bundle}
+EXPORTERS = {"torchscript": export_torchscript, "onnx": export_onnx, "bundle": export_bundle}
 
 
 def export_model(
@@ -29,23 +29,20 @@ def export_model(
     scores: Scores,
     folder: Path,
     context: Context,
-) -> ModelCard:
-    """Write the model card, and ``model.ts``, ``model.onnx``, ``bundle`` as the settings say.
+) -> None:
+    """Write the model in each format of ``settings.export`` into ``folder``.
 
     Args:
-        trained: the network and its window.
-        plan: the preprocessing that travels along.
-        project: names the model and its labels.
-        cases: are counted; nothing else of them is kept.
+        trained: the final network.
+        plan: preprocessing, which every format carries.
+        project: names the labels.
+        cases: counted for the card.
         settings: of the run.
-        scores: their means enter the card.
+        scores: of the evaluation cases.
         folder: to write into.
         context: collaborators.
-
-    Returns:
-        The card.
     """
-    parts = [case.part for case in cases]
+    counts = {part: sum(case.part == part for case in cases) for part in _PARTS}
     card = ModelCard.of_run(
         project.name,
         project.label_set,
@@ -53,17 +50,20 @@ def export_model(
         trained.patch,
         settings,
         DataCounts(
-            labeled=parts.count("labeled"),
-            unlabeled=parts.count("unlabeled"),
-            evaluated=len({row.case for row in scores.rows}),
+            labeled=counts["labeled"],
+            unlabeled=counts["unlabeled"],
+            evaluated=counts["evaluation"],
         ),
         scores,
     )
+    net = trained.net.cpu().eval()
     context.events.stage("export", len(settings.export))
     write_card(card, folder)
     for number, name in enumerate(settings.export, 1):
         context.cancellation.check()
-        _EXPORTS[name](trained.net, card, folder)
+        EXPORTERS[name](net, card, folder)
         context.events.progress(number, len(settings.export))
     context.events.done()
-    return card
+
+
+_PARTS = ("labeled", "unlabeled", "evaluation")

@@ -80,6 +80,7 @@ def finetune(
     settings: RunSettings,
     folder: Path,
     context: Context,
+    spacing: tuple[float, float, float],
     name: str = "finetuning",
 ) -> None:
     """Train ``strategy`` in place; ``folder`` keeps its checkpoint.
@@ -91,10 +92,11 @@ def finetune(
         settings: of the run.
         folder: for the checkpoint.
         context: collaborators.
+        spacing: of the preprocessed volumes, in millimeters.
         name: of the stage in the event stream.
     """
     own = settings.finetuning
-    augment = Augmentation(own.augmentation)
+    augment = Augmentation(own.augmentation, spacing)
 
     def sample(case: VolumeCase, generator: np.random.Generator) -> Sample:
         image = torch.from_numpy(np.array(case.image, dtype=np.float32))

@@ -29,6 +29,7 @@ def write_pseudo_labels(
     colors: Sequence[Color],
     folder: Path,
     context: Context,
+    spacing: tuple[float, float, float],
     name: str = "pseudolabels",
 ) -> dict[str, float]:
     """Write ``ID.npz`` and ``ID.png`` for each case, and ``scores.json``.
@@ -43,6 +44,7 @@ def write_pseudo_labels(
         names, colors: of the labels, without the background.
         folder: of the pseudo-labels.
         context: collaborators.
+        spacing: of the preprocessed volumes, in millimeters.
         name: of the stage in the event stream.
 
     Returns:
@@ -57,7 +59,7 @@ def write_pseudo_labels(
         if case.id in mine and not path.exists():
             pseudo = predict_pseudo_label(strategy, case, settings, names, context)
             picture = path.with_suffix(".png")
-            draw_pseudo_label(np.array(case.image), pseudo, picture, colors)
+            draw_pseudo_label(np.array(case.image), pseudo, picture, colors, spacing=spacing)
             pseudo.save(path)
             context.events.emit("picture", picture=f"{folder.name}/{picture.name}", message=case.id)
         context.events.progress(number, len(cases))

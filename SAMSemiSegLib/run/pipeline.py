@@ -33,6 +33,7 @@ from SAMSemiSegLib.run.proposals import write_proposals
 from SAMSemiSegLib.run.settings import RunSettings
 from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.training.devices import make_accelerator
+from SAMSemiSegLib.volumes.volume import Triple
 
 log = logging.getLogger("SAMSemiSegLib")
 
@@ -109,6 +110,8 @@ class Pipeline:
     folder: RunFolder
     settings: RunSettings
     context: Context
+    spacing: Triple = (1.0, 1.0, 1.0)
+    """Of the preprocessed volumes."""
 
     def run(self) -> Scores:
         """All stages."""
@@ -117,6 +120,7 @@ class Pipeline:
             self.project, self.settings.preprocessing, self.folder / "preprocessed", self.context
         )
         preprocessor = Preprocessor(plan)
+        self.spacing = plan.spacing
         unlabeled = [case for case in cases if case.part == "unlabeled"]
         evaluation = [case for case in cases if case.part == "evaluation"]
         scores = Scores()
@@ -147,6 +151,7 @@ class Pipeline:
                 labels.colors,
                 folder,
                 self.context,
+                self.spacing,
             )
             pseudo_labels = {case.id: folder / f"{case.id}.npz" for case in unlabeled}
             score("pseudo-labels", lambda case: self._pseudo_probabilities(strategy, case))
@@ -159,6 +164,7 @@ class Pipeline:
             self.settings,
             self.folder / "retraining",
             self.context,
+            self.spacing,
         )
         score("re-trained", lambda case: self._probabilities(final, case))
         if self.context.main and scores.rows:
@@ -193,6 +199,7 @@ class Pipeline:
             self.settings,
             self.folder / "finetuning",
             self.context,
+            self.spacing,
         )
         return strategy
 
@@ -211,6 +218,7 @@ class Pipeline:
             settings,
             self.folder / "supervised",
             self.context,
+            self.spacing,
             name="supervised",
         )
 

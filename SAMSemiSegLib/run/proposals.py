@@ -53,7 +53,8 @@ def write_proposals(
             score = volume_score(probabilities.argmax(0), confidence)
             uncertainty = np.rint(100 * (1 - preprocessor.back_map(confidence, case.source)))
             percent = Volume(uncertainty.clip(0, 100).astype(np.uint8), case.source)
-            write_image(folder / f"{case.id}_uncertainty.nrrd", percent)
+            source = project.path(project.case(case.id).image)
+            write_image(folder / f"{case.id}_uncertainty.nrrd", percent, source)
             (folder / f"{case.id}.score").write_text(f"{score:.6f}", encoding="utf-8")
             channels = Volume(preprocessor.back(probabilities, case.source), case.source)
             write_labels(
@@ -62,7 +63,8 @@ def write_proposals(
                 labels.names,
                 labels.values,
                 labels.colors,
-                [label.terminology for label in labels.labels],
+                labels.terminologies,
+                source=source,
             )
         context.events.progress(number, len(cases))
     context.wait()

@@ -154,6 +154,25 @@ class RetrainingSettings(Settings):
     """Overlap of the sliding window at prediction."""
 
 
+class SelectionSettings(Settings):
+    """SFR+: which volumes the re-trained net is confident of."""
+
+    confidence: Literal["everywhere", "foreground"] = "everywhere"
+    """Mean over all voxels, as printed; or over those whose foreground probability is above 0.1."""
+    mode: Literal["threshold", "quantile"] = "threshold"
+    threshold: Fraction = 0.985
+    """For ``mode = threshold``: confident from this mean confidence on."""
+    quantile: Fraction = 0.4
+    """For ``mode = quantile``: the share of the volumes that counts as confident."""
+    smallest: Annotated[float, Field(ge=0)] = 0.3
+    largest: Annotated[float, Field(gt=0)] = 3.0
+    """The predicted foreground's share of the volume must be between ``smallest`` and ``largest``
+    times the labeled volumes' median."""
+    wholeness: Fraction = 0.7
+    """A class's largest component must hold this many times the share that it holds in the labeled
+    volumes."""
+
+
 class RunSettings(Settings):
     """Everything a run does, but for the cases, which are the project's."""
 

@@ -12,62 +12,72 @@ from SAMSemiSegLib.retraining.pseudo_label_term import PseudoLabelTerm, pseudo_l
 from SAMSemiSegLib.retraining.ssl.method import METHODS, LabeledBatch, SSLMethod, UnlabeledBatch
 from SAMSemiSegLib.retraining.student import adapt_settings, build_method
 from SAMSemiSegLib.retraining.teacher import ema_alpha
-from SAMSemiSegLib.run.settings import NetSettings, RetrainingSettings
+from SAMSemiSegLib.retraining.vnet import VNet
+from SAMSemiSegLib.run.settings import NetSettings, RetrainingSettings, Size3
 from SAMSemiSegLib.training.losses import segmentation_loss
 from SAMSemiSegLib.training.progress import Progress
 
 ALL = list(METHODS)
 UNLABELED = [name for name in ALL if METHODS[name].uses_unlabeled]
-PATCH = (32, 32, 32)
+PATCH: Size3 = (32, 32, 32)
 MIDDLE = Progress(60, 100)
 
 
-def settings_of(name: str, width: int = 2, **options: object) -> RetrainingSettings:
+def settings_of(name: str, **options: object) -> RetrainingSettings:
     """Small: narrow nets, group norm (which every method works with), small cubes."""
     if name == "magicnet":
         options = {"cube": 16, **options}
     if name == "ua_mt":
         options = {"passes": 2, **options}
-    net = NetSettings(width=width, norm="group", dropout=0.1)
+    net = NetSettings(width=2, norm="group", dropout=0.1)
     return RetrainingSettings(method=name, options=options, net=net, pseudo_label_mode="off")
 
 
-def side_of(name: str) -> int:
-    """Of the crops in tests of many steps: as small as the method can cut."""
-    return METHODS[name].needs.divisor
-
-
-def build(
-    settings: RetrainingSettings, channels: int = 2, seed: int = 0, side: int = 32
-) -> SSLMethod:
+def build(settings: RetrainingSettings, channels: int = 2, seed: int = 0) -> SSLMethod:
     torch.manual_seed(seed)
-    return build_method(settings, channels, 1, 2, (side, side, side))
+    return build_method(settings, channels, 1, 2, PATCH)
 
 
-def phantom(seed: int, channels: int = 2, side: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+def build_small(name: str, channels: int = 2, seed: int = 0) -> tuple[SSLMethod, Size3]:
+    """For tests of many steps: crops as small as the method can work on."""
+    settings = settings_of(name)
+    net = NetSettings(width=4, norm="group", dropout=0.1)
+    entry = METHODS[name]
+    torch.manual_seed(seed)
+    method = entry(
+        lambda: VNet(channels, net, entry.needs.heads), channels, entry.Options(**settings.options)
+    )
+    patch = (32, 16, 16) if name == "magicnet" else (16, 16, 16)
+    method.prepare(patch)
+    return method, patch
+
+
+def phantom(seed: int, channels: int = 2, size: Size3 = PATCH) -> tuple[torch.Tensor, torch.Tensor]:
     """Two crops with a bright ball (of as many shells as there are classes) at a random place."""
     draw = torch.Generator().manual_seed(seed)
-    axis = torch.arange(float(side))
-    grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"))
+    grid = torch.stack(torch.meshgrid(*(torch.arange(float(n)) for n in size), indexing="ij"))
+    sides = torch.tensor(size).view(3, 1, 1, 1)
     images, labels = [], []
     for _ in range(2):
-        center = side * (0.375 + 0.25 * torch.rand(3, 1, 1, 1, generator=draw))
+        center = sides * (0.375 + 0.25 * torch.rand(3, 1, 1, 1, generator=draw))
         radius = (grid - center).square().sum(0).sqrt()
-        inside = 1 - radius / (0.32 * side)
+        inside = 1 - radius / (0.32 * min(size))
         label = (inside * (channels - 1)).clamp(-1, channels - 2).floor() + 1
-        noise = torch.randn(side, side, side, generator=draw)
+        noise = torch.randn(size, generator=draw)
         images.append(3 * label / (channels - 1) - 1 + 0.3 * noise)
         labels.append(label.byte())
     return torch.stack(images).unsqueeze(1), torch.stack(labels)
 
 
-def batches(seed: int, channels: int = 2, side: int = 32) -> tuple[LabeledBatch, UnlabeledBatch]:
-    image, labels = phantom(2 * seed, channels, side)
-    other, hidden = phantom(2 * seed + 1, channels, side)
+def batches(
+    seed: int, channels: int = 2, size: Size3 = PATCH
+) -> tuple[LabeledBatch, UnlabeledBatch]:
+    image, labels = phantom(2 * seed, channels, size)
+    other, hidden = phantom(2 * seed + 1, channels, size)
     return LabeledBatch(image, labels), UnlabeledBatch(other, hidden)
 
 
-def train(name: str, term: PseudoLabelTerm, kept: list, first: int, total: int) -> list:
+def train(term: PseudoLabelTerm, size: Size3, kept: list, first: int, total: int) -> list:
     """As the training loop does it: a step's randomness is seeded by the step. Returns the state in
     the middle, to go on from."""
     optimizer = torch.optim.AdamW([p for p in term.parameters() if p.requires_grad], 1e-2)
@@ -80,7 +90,7 @@ def train(name: str, term: PseudoLabelTerm, kept: list, first: int, total: int) 
             kept = copy.deepcopy([term.state_dict(), optimizer.state_dict()])
         progress = Progress(step, total)
         torch.manual_seed(step)
-        result = term(*batches(step, side=side_of(name)), progress)
+        result = term(*batches(step, size=size), progress)
         optimizer.zero_grad()
         torch.stack(list(result.losses.values())).sum().backward()
         optimizer.step()
@@ -91,8 +101,8 @@ def train(name: str, term: PseudoLabelTerm, kept: list, first: int, total: int) 
 @pytest.mark.parametrize("channels", [2, 14])
 @pytest.mark.parametrize("name", ALL)
 def test_losses_are_finite_and_teachers_get_no_gradient(name: str, channels: int) -> None:
-    method = build(settings_of(name), channels)
-    result = method.step(*batches(0, channels), MIDDLE)
+    method, size = build_small(name, channels)
+    result = method.step(*batches(0, channels, size), MIDDLE)
     assert "supervised" in result.losses
     if METHODS[name].uses_unlabeled:
         assert "consistency" in result.losses
@@ -105,7 +115,7 @@ def test_losses_are_finite_and_teachers_get_no_gradient(name: str, channels: int
         if teacher is not None:
             assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
     if result.unlabeled_logits is not None:
-        assert result.unlabeled_logits.shape == (2, channels, *PATCH)
+        assert result.unlabeled_logits.shape == (2, channels, *size)
 
 
 @pytest.mark.parametrize("name", UNLABELED)
@@ -138,17 +148,18 @@ def test_without_unlabeled_crops_it_is_supervised(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_solves_the_phantom_and_a_killed_run_ends_at_the_same_weights(name: str) -> None:
-    total, side = 24, side_of(name)
-    settings = settings_of(name, width=4)
-    term = PseudoLabelTerm(build(settings, side=side), settings)
-    kept = train(name, term, [], 0, total)
+    total = 24
+    settings = RetrainingSettings(pseudo_label_mode="off")
+    method, size = build_small(name)
+    term = PseudoLabelTerm(method, settings)
+    kept = train(term, size, [], 0, total)
 
-    again = PseudoLabelTerm(build(settings, seed=7, side=side), settings)
-    train(name, again, kept, total // 2, total)
+    again = PseudoLabelTerm(build_small(name, seed=7)[0], settings)
+    train(again, size, kept, total // 2, total)
     resumed = again.state_dict()
     assert all(torch.equal(value, resumed[key]) for key, value in term.state_dict().items())
 
-    image, labels = phantom(999, side=side)
+    image, labels = phantom(999, size=size)
     net = term.final_net().eval()
     with torch.no_grad():
         found = net(image).argmax(1) == 1
