@@ -1,6 +1,7 @@
 """The methods' losses against numbers worked out by hand from the published formulas.
 
-Sections are those of the papers named in each method's module; the arithmetic stands in comments.
+"METHODS n" is the section of the project's design notes on methods that restates the formula; the
+formula itself stands in the docstring of each method's module, the arithmetic in comments.
 """
 
 import math

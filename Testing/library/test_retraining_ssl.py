@@ -118,6 +118,17 @@ def test_losses_are_finite_and_teachers_get_no_gradient(name: str, channels: int
         assert result.unlabeled_logits.shape == (2, channels, *size)
 
 
+@pytest.mark.parametrize("indicator", ["uncertainty", "prototype", "label_error"])
+def test_other_indicators_of_acmt_choose_some_voxels(indicator: str) -> None:
+    method = build(settings_of("acmt", indicator=indicator, threshold=0.5))
+    before = copy.deepcopy(method.state_dict())
+    result = method.step(*batches(0), MIDDLE)
+    assert torch.isfinite(result.losses["consistency"])
+    assert 0 < result.values["ambiguous_share"] < 1
+    after = method.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
 @pytest.mark.parametrize("name", UNLABELED)
 def test_weight_zero_is_supervised_training(name: str) -> None:
     """The same gradients, hence the same weights, with batch norm and dropout too."""
