@@ -21,11 +21,6 @@ TOKEN_NOISE = 0.1
 from the same token must be able to part."""
 
 
-LOGIT_SCALE = 0.1
-"""SAM's mask logits are large; classes that start from the same masks would be wrong with
-certainty, and the first steps be spent on unlearning it."""
-
-
 class SemanticDecoder(nn.Module):
     """SAM's mask decoder with K mask tokens and K hypernetworks.
 
@@ -54,9 +49,6 @@ class SemanticDecoder(nn.Module):
                 table = pretrained.weight[torch.arange(channels) % len(pretrained.weight)]
                 noise = TOKEN_NOISE * table.std() * torch.randn_like(table)
                 self.mask_tokens.weight.copy_(table + noise)
-                for network in self.output_hypernetworks_mlps:
-                    for parameter in network.layers[-1].parameters():  # type: ignore[union-attr]
-                        parameter.mul_(LOGIT_SCALE)
         else:
             for network in self.output_hypernetworks_mlps:
                 for layer in network.modules():
@@ -100,9 +92,7 @@ class SemanticSAM(nn.Module):
         tokens: see :class:`SemanticDecoder`.
     """
 
-    def __init__(
-        self, foundation: FoundationModel, channels: int, tokens: Tokens = "pretrained"
-    ) -> None:
+    def __init__(self, foundation: FoundationModel, channels: int, tokens: Tokens = "new") -> None:
         super().__init__()
         self.decoder = SemanticDecoder(foundation.mask_decoder, channels, tokens)
         self.foundation = foundation
