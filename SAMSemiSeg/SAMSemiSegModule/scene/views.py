@@ -5,13 +5,13 @@ from __future__ import annotations
 import slicer
 
 
-def showVolume(volumeNode, overlayNode=None, overlayOpacity: float = 0.5) -> None:
-    """Show a volume, with an overlay on top of it, and fit the views to it."""
+def showVolume(volumeNode, overlayNode=None, overlayOpacity: float = 0.5, fit: bool = True) -> None:
+    """Show a volume, with an overlay on top of it; ``fit`` fits the views to it."""
     slicer.util.setSliceViewerLayers(
         background=volumeNode,
         foreground=overlayNode,
         foregroundOpacity=overlayOpacity if overlayNode is not None else 0.0,
-        fit=True,
+        fit=fit,
     )
 
 
@@ -26,14 +26,15 @@ def showOnly(segmentationNode, others) -> None:
 
 
 def colorAsUncertainty(volumeNode) -> None:
-    """Color a volume of uncertainty 0..1: clear where the model is sure, hot where it is not."""
+    """Color a volume of uncertainty in percent: clear where the model is sure, hot where not."""
     volumeNode.CreateDefaultDisplayNodes()
     display = volumeNode.GetDisplayNode()
-    display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeFileColdToHotRainbow.txt")
-    if display.GetColorNode() is None:
-        display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeRainbow")
+    display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeRainbow")
+    inferno = slicer.mrmlScene.GetFirstNodeByName("Inferno")
+    if inferno is not None:
+        display.SetAndObserveColorNodeID(inferno.GetID())
     display.AutoWindowLevelOff()
-    display.SetWindowLevelMinMax(0.0, 1.0)
+    display.SetWindowLevelMinMax(0, 60)
     display.SetApplyThreshold(True)
-    display.SetLowerThreshold(0.1)
-    display.SetUpperThreshold(1.0)
+    display.SetLowerThreshold(8)
+    display.SetUpperThreshold(100)

@@ -33,6 +33,7 @@ def startScene() -> Any:
     application = slicer.vtkSlicerApplicationLogic()
     application.SetMRMLScene(scene)
     color = slicer.vtkSlicerColorLogic()
+    application.SetHomeDirectory("/")
     color.SetMRMLApplicationLogic(application)
     color.SetMRMLScene(scene)
     application.SetColorLogic(color)

@@ -80,9 +80,8 @@ class _Parameter:
         self.default = default
 
     def isIn(self, node: Any) -> bool:
-        if self.isNode:
-            return node.HasNodeReferenceRole(self.name) or bool(node.GetParameter(self.name))
-        return self.name in node.GetParameterNames()
+        # A reference that is not there reads as None, which is the default of a node.
+        return self.isNode or self.name in node.GetParameterNames()
 
     def write(self, node: Any, value: Any) -> None:
         if self.isNode:

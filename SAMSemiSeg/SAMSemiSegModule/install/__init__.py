@@ -1,0 +1,1 @@
+"""What the library needs inside Slicer, and how it gets there."""

@@ -1,0 +1,1 @@
+"""The panel: five sections from top to bottom, the way the work goes."""

@@ -1,0 +1,104 @@
+"""What the library offers on this machine: methods, models, devices; asked in the background."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slicer.i18n import tr as _
+
+Entry = tuple[str, str, str]  # value, title, tooltip
+
+
+class Catalog:
+    """Answers of ``samsemiseg methods``, ``doctor`` and ``weights list``; empty until they come."""
+
+    def __init__(self, ask: Any) -> None:
+        self._ask = ask
+        self._queries: dict[str, Any] = {}
+        self._answers: dict[str, Any] = {}
+
+    def request(self, *names: str) -> None:
+        """Ask for these (again); the answers come by and by."""
+        words = {"methods": ["methods"], "doctor": ["doctor"], "weights": ["weights", "list"]}
+        for name in names:
+            if name not in self._queries:
+                self._queries[name] = self._ask(words[name])
+
+    def poll(self) -> bool:
+        """Take in answers that have come; whether one has."""
+        came = False
+        for name, query in list(self._queries.items()):
+            answer = query.poll()
+            if answer is not None:
+                del self._queries[name]
+                self._answers[name] = answer
+                came = True
+        return came
+
+    def end(self) -> None:
+        """Give up all questions."""
+        for query in self._queries.values():
+            query.end()
+        self._queries.clear()
+
+    def methods(self) -> list[Entry]:
+        """Semi-supervised methods."""
+        return self._registered("ssl")
+
+    def strategies(self) -> list[Entry]:
+        """Fine-tuning strategies."""
+        return self._registered("finetuning")
+
+    def foundations(self) -> list[Entry]:
+        """Foundation models; those with random weights are for tests only."""
+        automatic = (
+            "auto",
+            _("Automatic"),
+            _("SAM ViT-B where there is a GPU, else the small model."),
+        )
+        found = self._answers.get("methods", {}).get("foundation", [])
+        return [automatic, *(_entry(e) for e in found if e.get("weights"))]
+
+    def devices(self) -> list[Entry]:
+        """Devices with what is free on each."""
+        automatic = ("auto", _("Automatic"), _("The fastest device of this machine."))
+        answer = self._answers.get("doctor", {})
+        found = []
+        for device in answer.get("devices", []):
+            name, about = device.get("name", ""), device.get("about", "")
+            if name == "cpu" and answer.get("free_memory_gb"):
+                about += _(", {free:.0f} GB memory free").format(free=answer["free_memory_gb"])
+            found.append((name, f"{name}: {about}", about))
+        return [automatic, *found]
+
+    def weightsSentence(self, foundation: str) -> str:
+        """Where the weights of a model are or come from, their size and licence."""
+        rows = self._answers.get("weights")
+        if not isinstance(rows, list):
+            return ""
+        name = foundation if foundation != "auto" else self._automatic()
+        row = next((row for row in rows if row.get("name") == name), None)
+        if row is None:
+            return ""
+        words = _("{title}: {megabytes:.0f} MB, licence {licence}.").format(
+            title=row.get("title"), megabytes=row.get("megabytes", 0), licence=row.get("licence")
+        )
+        if row.get("cached"):
+            return words + " " + _("On this machine already.")
+        return words + " " + _("It is downloaded once, when the training starts.")
+
+    def _automatic(self) -> str:
+        devices = [d.get("name", "") for d in self._answers.get("doctor", {}).get("devices", [])]
+        return "sam_vit_b" if any(d.startswith("cuda") for d in devices) else "lite_medsam"
+
+    def _registered(self, kind: str) -> list[Entry]:
+        found = self._answers.get("methods", {}).get(kind, [])
+        return [_entry(e) for e in found if e.get("name") != "supervised" or kind != "finetuning"]
+
+
+def _entry(entry: dict[str, Any]) -> Entry:
+    needs = entry.get("needs") or []
+    tip = str(entry.get("source", ""))
+    if needs:
+        tip += "\n" + _("Needs: {needs}.").format(needs=", ".join(needs))
+    return str(entry.get("name")), str(entry.get("title") or entry.get("name")), tip

@@ -1,0 +1,62 @@
+"""Questions to the user, behind a Protocol so that tests can answer them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from slicer.i18n import tr as _
+
+
+class Dialogs(Protocol):
+    """All windows that the panel opens."""
+
+    def pickFolder(self, title: str) -> Path | None: ...
+
+    def pickFiles(self, title: str, kinds: str) -> list[Path]: ...
+
+    def pickColor(self, color: tuple[int, int, int]) -> tuple[int, int, int] | None: ...
+
+    def confirm(self, question: str) -> bool: ...
+
+    def goOnAfterSlicer(self) -> bool: ...
+
+
+class QtDialogs:
+    """Qt's own dialogs."""
+
+    def pickFolder(self, title: str) -> Path | None:
+        import qt
+
+        folder = qt.QFileDialog.getExistingDirectory(None, title)
+        return Path(folder) if folder else None
+
+    def pickFiles(self, title: str, kinds: str) -> list[Path]:
+        import qt
+
+        files = qt.QFileDialog.getOpenFileNames(None, title, "", kinds)
+        return [Path(file) for file in files]
+
+    def pickColor(self, color: tuple[int, int, int]) -> tuple[int, int, int] | None:
+        import qt
+
+        chosen = qt.QColorDialog.getColor(qt.QColor(*color))
+        if not chosen.isValid():
+            return None
+        return chosen.red(), chosen.green(), chosen.blue()
+
+    def confirm(self, question: str) -> bool:
+        import slicer
+
+        return slicer.util.confirmOkCancelDisplay(question)
+
+    def goOnAfterSlicer(self) -> bool:
+        """Whether a training shall go on when Slicer closes; False: stop it."""
+        import slicer
+
+        return slicer.util.confirmYesNoDisplay(
+            _(
+                "A training is running. Let it go on after Slicer has closed?\n\nYes: it goes on; "
+                "open the project again to follow it.\nNo: it stops now and can be continued later."
+            )
+        )

@@ -1,0 +1,225 @@
+"""Section 2: what is to be segmented, and drawing it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from SAMSemiSegModule.panel.section import Section
+from SAMSemiSegModule.scene.candidates import labelsOf
+from SAMSemiSegModule.scene.segmentations import exportLabels
+
+COLOR, NAME, VALUE, TERMINOLOGY = 0, 1, 2, 3
+NEW_COLORS = ((230, 97, 76), (78, 162, 206), (244, 190, 84), (111, 184, 120), (167, 128, 196))
+
+
+class LabelsSection(Section):
+    """The label set, and the segment editor on the case on screen."""
+
+    uiFile = "Labels.ui"
+
+    def setup(self) -> None:
+        ui = self.ui
+        self._filling = False
+        ui.labelTable.setColumnWidth(COLOR, 34)
+        ui.labelTable.setColumnWidth(VALUE, 44)
+        ui.labelTable.horizontalHeader().setStretchLastSection(True)
+        self.onClick(ui.addLabelButton, self._addLabel)
+        self.onClick(ui.removeLabelButton, self._removeLabel)
+        self.onClick(ui.takeSegmentsButton, self._takeSegments)
+        self.onClick(ui.labelCaseButton, self.editCase)
+        self.onClick(ui.saveLabelButton, self.saveLabel)
+        ui.labelTable.itemChanged.connect(self._onEdited)
+        ui.labelTable.cellDoubleClicked.connect(self._onDoubleClicked)
+        self._editorNode = None
+        ui.editor.visible = False
+
+    def isValid(self) -> tuple[bool, str]:
+        return self.store.isValid()
+
+    def update(self) -> None:
+        self._showLabels()
+        parameters = self.parameters
+        case = self.store.case(parameters.caseId)
+        canLabel = case is not None and bool(self.store.labels)
+        self.ui.labelCaseButton.enabled = canLabel
+        self.ui.saveLabelButton.enabled = canLabel and parameters.caseSegmentation is not None
+        if not self.store.labels:
+            text = _("Add a label, or take the segments of a segmentation as labels.")
+        elif case is None:
+            text = _("Double-click a case in the table above to label it.")
+        else:
+            text = _("Case '{case}' is on screen.").format(case=case.id)
+        self.ui.labelStatusLabel.text = text
+        if self.ui.editor.segmentationNode() is not parameters.caseSegmentation:
+            self._leaveEditor()
+
+    def editCase(self) -> None:
+        """Open the segment editor on the case on screen."""
+        parameters = self.parameters
+        segmentation = self.services.view.editable(self.store, parameters)
+        editor = self.ui.editor
+        editor.setMRMLSegmentEditorNode(self._singleEditorNode())
+        editor.setSegmentationNode(segmentation)
+        editor.setSourceVolumeNode(parameters.caseVolume)
+        editor.setupViewObservations()
+        editor.installKeyboardShortcuts()
+        editor.visible = True
+        self.services.changed()
+
+    def saveLabel(self) -> None:
+        """Make what is drawn the project's label: only this button does, and it trains nothing."""
+        parameters = self.parameters
+        path = self.store.newFile("labels", f"{parameters.caseId}-drawn", ".nrrd")
+        account = exportLabels(
+            parameters.caseSegmentation, parameters.caseVolume, self.store.labels, path
+        )
+        try:
+            self.store.setExpertLabel(parameters.caseId, path)
+        except Exception:
+            path.unlink(missing_ok=True)
+            raise
+        parameters.caseSegmentation.SetAttribute(
+            "SAMSemiSeg.File", str(self.store.labelPath(self.store.case(parameters.caseId)))
+        )
+        note = ""
+        if account.overlapping:
+            note = _(" {count} voxels lay in several segments; the later label was kept.").format(
+                count=account.overlapping
+            )
+        self.services.tell(
+            _("The label of '{case}' is saved in the project.").format(case=parameters.caseId)
+            + note
+        )
+        self.services.changed()
+
+    def cleanup(self) -> None:
+        self._leaveEditor()
+
+    def _leaveEditor(self) -> None:
+        editor = self.ui.editor
+        if editor.visible or editor.segmentationNode() is not None:
+            editor.setActiveEffectByName("")
+            editor.uninstallKeyboardShortcuts()
+            editor.removeViewObservations()
+            editor.setSegmentationNode(None)
+            editor.visible = False
+
+    def _singleEditorNode(self) -> Any:
+        # One of our own: Slicer's Segment Editor module keeps its state in another.
+        tag = "SAMSemiSeg"
+        node = slicer.mrmlScene.GetSingletonNode(tag, "vtkMRMLSegmentEditorNode")
+        if node is None:
+            node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
+            node.UnRegister(None)
+            node.SetSingletonTag(tag)
+            node = slicer.mrmlScene.AddNode(node)
+        return node
+
+    def _entries(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": label.name,
+                "value": label.value,
+                "color": tuple(label.color),
+                "terminology": label.terminology,
+            }
+            for label in self.store.labels
+        ]
+
+    def _setEntries(self, entries: list[dict[str, Any]]) -> None:
+        self.store.setLabels(entries)
+        self.services.changed()
+
+    def _addLabel(self) -> None:
+        entries = self._entries()
+        value = max((entry["value"] for entry in entries), default=0) + 1
+        color = NEW_COLORS[len(entries) % len(NEW_COLORS)]
+        name = _("label {number}").format(number=value)
+        entries.append({"name": name, "value": value, "color": color, "terminology": None})
+        self._setEntries(entries)
+
+    def _removeLabel(self) -> None:
+        row = self.ui.labelTable.currentRow()
+        entries = self._entries()
+        if not 0 <= row < len(entries):
+            raise ValueError(_("Select a label in the table first."))
+        labeled = any(case.label is not None for case in self.store.cases)
+        question = _("Cases are labeled already; their files may hold this label. Remove it?")
+        if not labeled or self.services.dialogs.confirm(question):
+            del entries[row]
+            self._setEntries(entries)
+
+    def _takeSegments(self) -> None:
+        segmentation = self.parameters.caseSegmentation or slicer.mrmlScene.GetFirstNodeByClass(
+            "vtkMRMLSegmentationNode"
+        )
+        if segmentation is None or not segmentation.GetSegmentation().GetNumberOfSegments():
+            raise ValueError(_("The scene holds no segmentation with segments; load one first."))
+        entries = self._entries()
+        known = {entry["name"] for entry in entries}
+        first = max((entry["value"] for entry in entries), default=0) + 1
+        new = [e for e in labelsOf(segmentation) if e["name"] not in known]
+        for number, entry in enumerate(new):
+            entries.append({**entry, "value": first + number})
+        self._setEntries(entries)
+
+    def _showLabels(self) -> None:
+        table = self.ui.labelTable
+        self._filling = True
+        table.setRowCount(0)
+        for row, label in enumerate(self.store.labels):
+            table.insertRow(row)
+            color = qt.QTableWidgetItem()
+            color.setBackground(qt.QBrush(qt.QColor(*label.color)))
+            color.setFlags(qt.Qt.ItemIsEnabled)
+            color.setToolTip(_("Double-click to choose another color."))
+            value = qt.QTableWidgetItem(str(label.value))
+            value.setToolTip(_("Value of the label in files."))
+            words = terminologyInWords(label.terminology)
+            terminology = qt.QTableWidgetItem(words)
+            terminology.setFlags(qt.Qt.ItemIsEnabled)
+            terminology.setToolTip(_("Set it in the segment editor, then take the segments over."))
+            for column, item in enumerate(
+                (color, qt.QTableWidgetItem(label.name), value, terminology)
+            ):
+                table.setItem(row, column, item)
+        self._filling = False
+
+    def _onEdited(self, item: Any) -> None:
+        if self._filling:
+            return
+        with self.services.errorsShown():
+            entries = self._entries()
+            entry = entries[item.row()]
+            text = item.text().strip()
+            if item.column() == NAME:
+                entry["name"] = text
+            elif item.column() == VALUE:
+                if not text.isdigit() or int(text) == 0:
+                    self._showLabels()
+                    raise ValueError(_("The value of a label is a whole number above 0."))
+                entry["value"] = int(text)
+            try:
+                self._setEntries(entries)
+            except Exception:
+                self._showLabels()
+                raise
+
+    def _onDoubleClicked(self, row: int, column: int) -> None:
+        if column == COLOR:
+            entries = self._entries()
+            chosen = self.services.dialogs.pickColor(entries[row]["color"])
+            if chosen is not None:
+                entries[row]["color"] = chosen
+                with self.services.errorsShown():
+                    self._setEntries(entries)
+
+
+def terminologyInWords(entry: str | None) -> str:
+    """The type that a terminology entry names: ``...~SCT^10200004^Liver~...`` is "Liver"."""
+    parts = (entry or "").split("~")
+    return parts[2].split("^")[-1] if len(parts) > 2 else ""

@@ -1,0 +1,217 @@
+"""Section 5: the model: scores, report, use and export."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from SAMSemiSegModule.panel.section import Section
+from SAMSemiSegModule.process.arguments import predictArguments
+from SAMSemiSegModule.process.runner import hasManifest
+from SAMSemiSegModule.scene.hierarchy import placeBeside
+from SAMSemiSegModule.scene.volumes import exportVolume
+from SAMSemiSegModule.store import readScores
+
+MODELS = {"TorchScript": "model.ts", "ONNX": "model.onnx", "MONAI bundle": "bundle"}
+IMAGES = "*.nrrd *.nii *.nii.gz *.mha"
+POLL_MILLISECONDS = 300
+
+
+class ModelSection(Section):
+    """Scores of a finished run; applying and exporting its V-Net, or one made elsewhere."""
+
+    uiFile = "Model.ui"
+
+    def setup(self) -> None:
+        ui = self.ui
+        self._job: tuple[Any, Path] | None = None
+        self._shownRun: Path | None = None
+        ui.scoreTable.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        for name in MODELS:
+            ui.formatBox.addItem(name, name)
+        self.onClick(ui.reportButton, self._openReport)
+        self.onClick(ui.exportButton, self.export)
+        self.onClick(ui.importButton, self._import)
+        self.onClick(ui.applyButton, self.applyToVolume)
+        self.onClick(ui.applyFilesButton, self.applyToFiles)
+        self.onClick(ui.cancelApplyButton, self.services.predictor.cancel)
+        ui.applyVolumeSelector.currentNodeChanged.connect(self._onVolumeChosen)
+        self._timer = qt.QTimer()
+        self._timer.interval = POLL_MILLISECONDS
+        self._timer.timeout.connect(self._poll)
+        self._timer.start()
+
+    def isValid(self) -> tuple[bool, str]:
+        if self._model() is not None:
+            return True, ""
+        return False, _("Finish a training, or import a model made elsewhere.")
+
+    def refresh(self) -> None:
+        super().refresh()
+        self.ui.importButton.enabled = self.services.installer.isValid()[0]
+
+    def update(self) -> None:
+        ui = self.ui
+        run, model = self._run(), self._model()
+        ui.modelLabel.text = "" if model is None else _("Model: {path}").format(path=model)
+        ui.reportButton.enabled = run is not None and (run / "report.html").is_file()
+        ui.exportButton.enabled = run is not None and self._model() is not None
+        if run != self._shownRun:
+            self._showScores(run)
+        running = self.services.predictor.isRunning()
+        canApply = model is not None and not running
+        ui.applyButton.enabled = canApply and ui.applyVolumeSelector.currentNode() is not None
+        ui.applyFilesButton.enabled = canApply
+        ui.cancelApplyButton.enabled = running
+        ui.applyBar.visible = running
+
+    def export(self) -> None:
+        """Copy the chosen form of the V-Net, with its model card, to a folder."""
+        run = self._run()
+        name = MODELS[self.ui.formatBox.currentText]
+        source = run / "model" / name
+        if not source.exists():
+            raise ValueError(
+                _("The run made no {kind}; add it to the run's 'export' setting.").format(
+                    kind=self.ui.formatBox.currentText
+                )
+            )
+        folder = self.services.dialogs.pickFolder(_("Folder for the model"))
+        if folder is None:
+            return
+        target = folder / f"{self.store.project.name}-{run.name}{Path(name).suffix}"
+        if target.exists():
+            raise FileExistsError(
+                _("'{path}' exists already; choose another folder.").format(path=target)
+            )
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copyfile(source, target)
+        self.services.tell(_("The model is at {path}").format(path=target))
+
+    def applyToVolume(self) -> None:
+        """Segment the chosen volume in the background; the result comes into the scene."""
+        volume = self.ui.applyVolumeSelector.currentNode()
+        folder = self._newJobFolder()
+        image = folder / "volume.nrrd"
+        exportVolume(volume, image)
+        self._startJob([image], folder, volume)
+
+    def applyToFiles(self) -> None:
+        """Segment many files in the background; the results lie in a folder."""
+        images = self.services.dialogs.pickFiles(_("Volumes to segment"), IMAGES)
+        if not images:
+            return
+        folder = self.services.dialogs.pickFolder(_("Folder for the segmentations"))
+        if folder is not None:
+            self._startJob(images, folder, None)
+
+    def cleanup(self) -> None:
+        self._timer.stop()
+
+    def endWithSlicer(self) -> None:
+        """Slicer closes: what is under way stops."""
+        if self.services.predictor.isRunning():
+            self.services.predictor.stopNow()
+
+    def _import(self) -> None:
+        files = self.services.dialogs.pickFiles(_("A model (.ts or .onnx)"), "*.ts *.onnx")
+        if files:
+            self.parameters.modelPath = str(files[0])
+            self.services.changed()
+
+    def _run(self) -> Path | None:
+        """The latest complete run of the project."""
+        return next((run for run in self.store.runs() if hasManifest(run)), None)
+
+    def _model(self) -> Path | None:
+        """The imported model where there is one, else that of the latest run."""
+        if self.parameters is not None and self.parameters.modelPath:
+            imported = Path(self.parameters.modelPath)
+            if imported.exists():
+                return imported
+        run = self._run()
+        models = [] if run is None else [run / "model" / name for name in MODELS.values()]
+        return next((path for path in models if path.exists()), None)
+
+    def _showScores(self, run: Path | None) -> None:
+        self._shownRun = run
+        table = self.ui.scoreTable
+        table.setRowCount(0)
+        for row, score in enumerate([] if run is None else readScores(run)):
+            table.insertRow(row)
+            figures = score.get("figures", {})
+            cells = (
+                f"{score.get('row')}, {score.get('label')}",
+                _figure(figures, "dice", 3),
+                _figure(figures, "hd95_mm", 1),
+                _("{failures} of {cases}").format(
+                    failures=score.get("failures"), cases=score.get("cases")
+                ),
+            )
+            for column, text in enumerate(cells):
+                table.setItem(row, column, qt.QTableWidgetItem(text))
+        hasScores = table.rowCount > 0
+        table.visible = hasScores
+        self.ui.scoreLabel.text = (
+            ""
+            if run is None or hasScores
+            else _("No scores: the project has no cases that are kept for scoring only.")
+        )
+
+    def _openReport(self) -> None:
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self._run() / "report.html")))
+
+    def _newJobFolder(self) -> Path:
+        import tempfile
+
+        base = self.store.folder
+        if base is None:
+            return Path(tempfile.mkdtemp(prefix="SAMSemiSeg"))
+        return self.store.newFile("predictions", "prediction", "")
+
+    def _startJob(self, images: list[Path], folder: Path, volume: Any) -> None:
+        self._job = (volume, folder)
+        device = self.parameters.device
+        self.services.predictor.start(
+            predictArguments(self._model(), images, folder, device), folder
+        )
+        self.ui.applyStatusLabel.text = _("Segmenting ...")
+        self.services.changed()
+
+    def _poll(self) -> None:
+        outcome = self.services.predictor.poll().outcome
+        if outcome is None or self._job is None:
+            return
+        volume, folder = self._job
+        self._job = None
+        self.ui.applyStatusLabel.text = outcome.message()
+        with self.services.errorsShown():
+            if outcome.end.name == "SUCCEEDED" and volume is not None:
+                result = slicer.util.loadSegmentation(
+                    str(folder / "volume.seg.nrrd"),
+                    {"name": f"{volume.GetName()} segmentation", "show": False},
+                )
+                placeBeside(result, volume)
+                result.CreateDefaultDisplayNodes()
+        self.services.changed()
+
+    def _onVolumeChosen(self, node: Any) -> None:
+        if self.parameters is not None:
+            self.update()
+
+
+def hasSegmentations(folder: Path) -> bool:
+    """Whether a prediction has left a result: its kind of manifest."""
+    return any(folder.glob("*.seg.nrrd")) or any(folder.glob("*_segmentation.nii.gz"))
+
+
+def _figure(figures: dict[str, Any], name: str, digits: int) -> str:
+    mean = (figures.get(name) or {}).get("mean")
+    return "" if mean is None else f"{mean:.{digits}f}"

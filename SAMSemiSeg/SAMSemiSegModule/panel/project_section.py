@@ -1,0 +1,245 @@
+"""Section 1: the project and its cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from SAMSemiSegModule.panel.case_table import CaseTable, stateTitle
+from SAMSemiSegModule.panel.section import Section
+from SAMSemiSegModule.scene.candidates import Candidate, candidates, labelsOf
+from SAMSemiSegModule.scene.case_view import caseKey, markAsCase
+from SAMSemiSegModule.scene.segmentations import exportLabels
+from SAMSemiSegModule.scene.thumbnails import canThumbnail, thumbnailPath, writeThumbnail
+from SAMSemiSegModule.scene.volumes import exportVolume
+from SAMSemiSegModule.store import STATES
+
+RECENT = "SAMSemiSeg/RecentProjects"
+MOST_RECENT = 8
+IMAGES = "*.nrrd *.nii *.nii.gz *.mha *.mhd"
+
+
+class ProjectSection(Section):
+    """New, open, recent; add cases; the table."""
+
+    uiFile = "Project.ui"
+
+    def setup(self) -> None:
+        ui = self.ui
+        self._table = CaseTable(ui.caseTable, self._openCase)
+        self._pictures: list[Any] = []
+        self._timer = qt.QTimer()
+        self._timer.interval = 30
+        self._timer.timeout.connect(self._drawOnePicture)
+        self.onClick(ui.newProjectButton, self._newProject)
+        self.onClick(ui.openProjectButton, self._openProject)
+        self.onClick(ui.addSceneButton, self._addFromScene)
+        self.onClick(ui.addFilesButton, self._addFiles)
+        self.onClick(ui.addFolderButton, self._addFolder)
+        self.onClick(ui.addDicomButton, self._addFromDicom)
+        self.onClick(ui.showCaseButton, self._showSelected)
+        self.onClick(ui.removeCaseButton, self._removeSelected)
+        ui.recentBox.activated.connect(self._openRecent)
+        ui.filterEdit.textChanged.connect(self._filter)
+        ui.stateBox.currentIndexChanged.connect(self._filter)
+        ui.stateBox.addItem(_("All states"), "")
+        for state in STATES:
+            ui.stateBox.addItem(stateTitle(state), state)
+        self._showRecent()
+
+    def refresh(self) -> None:
+        """This section is always open; only what needs a project greys out."""
+        hasProject, reason = self.store.isValid()
+        self.ui.reasonLabel.text = reason
+        self.ui.reasonLabel.visible = not hasProject
+        self.ui.casesBody.enabled = hasProject
+        labeled, unlabeled, scored = self.store.counts()
+        self.ui.projectLabel.text = (
+            _("{folder}\n{labeled} labeled, {unlabeled} unlabeled, {scored} only scored").format(
+                folder=self.store.folder, labeled=labeled, unlabeled=unlabeled, scored=scored
+            )
+            if hasProject
+            else ""
+        )
+        self._table.show(self.store.cases, self.store.folder)
+        self._queuePictures()
+
+    def cleanup(self) -> None:
+        self._timer.stop()
+
+    def openFolder(self, folder: Path) -> None:
+        """Open the project of a folder, and remember it."""
+        if self.store.folder is not None and self.parameters is not None:
+            self.services.view.leave(self.parameters)
+        self.store.open(folder)
+        self._opened()
+
+    def _newProject(self) -> None:
+        folder = self.services.dialogs.pickFolder(_("Folder of the new project"))
+        if folder is not None:
+            self.store.create(folder)
+            self._opened()
+
+    def _openProject(self) -> None:
+        folder = self.services.dialogs.pickFolder(_("Folder of the project"))
+        if folder is not None:
+            self.openFolder(folder)
+
+    def _openRecent(self, index: int) -> None:
+        folder = self.ui.recentBox.itemData(index)
+        if folder:
+            with self.services.errorsShown():
+                self.openFolder(Path(folder))
+
+    def _opened(self) -> None:
+        folder = str(self.store.folder)
+        if self.parameters is not None:
+            self.parameters.projectFolder = folder
+        recent = [folder, *(other for other in self._recent() if other != folder)]
+        qt.QSettings().setValue(RECENT, recent[:MOST_RECENT])
+        self._showRecent()
+        self.services.changed()
+
+    @staticmethod
+    def _recent() -> list[str]:
+        stored = qt.QSettings().value(RECENT)
+        found = [stored] if isinstance(stored, str) else list(stored or [])
+        return [folder for folder in found if (Path(folder) / "project.json").is_file()]
+
+    def _showRecent(self) -> None:
+        self.ui.recentBox.clear()
+        self.ui.recentBox.addItem(_("Recent projects"), "")
+        for folder in self._recent():
+            self.ui.recentBox.addItem(folder, folder)
+
+    def _addFromScene(self) -> None:
+        found = candidates(self.ui.addVolumeSelector.checkedNodes())
+        if not found:
+            raise ValueError(
+                _("The scene holds no volume that could be added; load one, or add files.")
+            )
+        if not self.store.labels:
+            drawn = next((c.segmentation for c in found if c.segmentation is not None), None)
+            if drawn is not None:
+                self.store.setLabels(labelsOf(drawn))
+        for candidate in found:
+            self._addCandidate(candidate)
+        self.services.changed()
+
+    def _addCandidate(self, candidate: Candidate) -> None:
+        """Write volume and label into the project; where one fails, neither stays."""
+        volume = candidate.volume
+        caseId = self.store.newCaseId(volume.GetName())
+        image = self.store.newFile("images", caseId, ".nrrd")
+        label = None
+        exportVolume(volume, image)
+        try:
+            if candidate.segmentation is not None and self.ui.withLabelsBox.checked:
+                label = self.store.newFile("labels", caseId, ".nrrd")
+                account = exportLabels(candidate.segmentation, volume, self.store.labels, label)
+                self._tellAbout(caseId, account)
+            case = self.store.addFile(image, label, caseId)
+        except Exception:
+            image.unlink(missing_ok=True)
+            if label is not None:
+                label.unlink(missing_ok=True)
+            raise
+        markAsCase(volume, caseKey(self.store, case))
+        if label is not None:
+            markAsCase(candidate.segmentation, caseKey(self.store, case))
+
+    def _tellAbout(self, caseId: str, account: Any) -> None:
+        if account.overlapping:
+            self.services.tell(
+                _(
+                    "{count} voxels of '{case}' lie in several segments; the label that stands "
+                    "later in the list was kept."
+                ).format(count=account.overlapping, case=caseId)
+            )
+        if account.ignored:
+            self.services.tell(
+                _(
+                    "Segments of '{case}' that the label set does not name were left out: {names}."
+                ).format(case=caseId, names=", ".join(account.ignored))
+            )
+
+    def _addFiles(self) -> None:
+        for path in self.services.dialogs.pickFiles(_("Images to add"), IMAGES):
+            self.store.addFile(path)
+        self.services.changed()
+
+    def _addFolder(self) -> None:
+        images = self.services.dialogs.pickFolder(_("Folder of images"))
+        if images is None:
+            return
+        beside = images.parent / "labels"
+        labels = beside if images.name == "images" and beside.is_dir() else None
+        question = _("Add the labels in '{folder}' too?").format(folder=beside)
+        if labels is not None and not self.services.dialogs.confirm(question):
+            labels = None
+        summary = self.store.addFolder(images, labels)
+        if summary.notes:
+            self.services.tell(" ".join(summary.notes[:3]))
+        self.services.changed()
+
+    def _addFromDicom(self) -> None:
+        """Slicer's database loads; what it has loaded is then added from the scene."""
+        slicer.util.selectModule("DICOM")
+        self.services.tell(
+            _("Load the series here, then come back to SAMSemiSeg and click 'Add from scene'.")
+        )
+
+    def _openCase(self, caseId: str) -> None:
+        with self.services.errorsShown():
+            case = self.store.case(caseId)
+            self.services.view.show(self.store, case, self.parameters, self._opacity())
+            self.services.changed()
+
+    def _opacity(self) -> float:
+        return self.parameters.overlayOpacity
+
+    def _showSelected(self) -> None:
+        selected = self._table.selectedIds()
+        if not selected:
+            raise ValueError(_("Select a case in the table first."))
+        self._openCase(selected[0])
+
+    def _removeSelected(self) -> None:
+        selected = self._table.selectedIds()
+        if not selected:
+            raise ValueError(_("Select cases in the table first."))
+        question = _("Take {count} cases out of the project? Their files stay.").format(
+            count=len(selected)
+        )
+        if self.services.dialogs.confirm(question):
+            if self.parameters.caseId in selected:
+                self.services.view.leave(self.parameters)
+            self.store.remove(selected)
+            self.services.changed()
+
+    def _filter(self, _value: Any = None) -> None:
+        self._table.filter(self.ui.filterEdit.text, self.ui.stateBox.currentData or "")
+
+    def _queuePictures(self) -> None:
+        folder = self.store.folder
+        self._pictures = [
+            case for case in self.store.cases if not thumbnailPath(folder, case.id).is_file()
+        ]
+        if self._pictures:
+            self._timer.start()
+
+    def _drawOnePicture(self) -> None:
+        """One at a time, between two events, so that the table can be used meanwhile."""
+        if not self._pictures or self.store.folder is None:
+            self._timer.stop()
+            return
+        case = self._pictures.pop(0)
+        image, target = self.store.imagePath(case), thumbnailPath(self.store.folder, case.id)
+        if canThumbnail(image) and not target.is_file():
+            writeThumbnail(image, target)
+            if target.is_file():
+                self._table.setPicture(case.id, target)

@@ -1,0 +1,178 @@
+"""Section 4: looking through the pseudo-labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import qt
+from slicer.i18n import tr as _
+
+from SAMSemiSegModule.panel.section import Section
+from SAMSemiSegModule.review.queue import neighbor, reason, waitingCases
+from SAMSemiSegModule.scene.segmentations import exportLabels
+from SAMSemiSegModule.scene.views import showVolume
+
+SHORTCUTS = {
+    "acceptButton": "Ctrl+Shift+A",
+    "correctButton": "Ctrl+Shift+C",
+    "rejectButton": "Ctrl+Shift+R",
+    "previousButton": "Ctrl+Shift+Left",
+    "nextButton": "Ctrl+Shift+Right",
+    "undoButton": "Ctrl+Shift+Z",
+}
+
+
+class ReviewSection(Section):
+    """Accept, correct, reject, undo; the least certain case first."""
+
+    uiFile = "Review.ui"
+
+    def setup(self) -> None:
+        ui = self.ui
+        self.editCase: Callable[[], None] = lambda: None
+        self.trainAgain: Callable[[], None] = lambda: None
+        actions = {
+            "acceptButton": self.accept,
+            "correctButton": self.correct,
+            "rejectButton": self.reject,
+            "previousButton": self.previous,
+            "nextButton": self.next,
+            "undoButton": self.undo,
+        }
+        self._shortcuts = []
+        for name, action in actions.items():
+            button = getattr(ui, name)
+            self.onClick(button, action)
+            button.toolTip = f"{button.toolTip} ({SHORTCUTS[name]})"
+            self._shortcuts.append(self._shortcut(name, button))
+        self.onClick(ui.editButton, self._edit)
+        self.onClick(ui.trainAgainButton, self._trainAgain)
+        ui.opacitySlider.valueChanged.connect(self._onOpacity)
+
+    def isValid(self) -> tuple[bool, str]:
+        isValid, why = self.store.isValid()
+        if not isValid:
+            return False, why
+        touched = any(c.status in ("pseudo", "accepted", "rejected") for c in self.store.cases)
+        if not touched and not self.store.decisions:
+            return False, _("Train first: then the unlabeled cases can be reviewed here.")
+        return True, ""
+
+    def update(self) -> None:
+        ui = self.ui
+        waiting = waitingCases(self.store.cases)
+        case = self.store.case(self.parameters.caseId)
+        isWaiting = case is not None and case.status == "pseudo"
+        ui.leftLabel.text = (
+            _("{count} left to review").format(count=len(waiting))
+            if waiting
+            else _("All pseudo-labels are reviewed.")
+        )
+        if isWaiting:
+            ui.caseLabel.text = case.id
+            ui.whyLabel.text = reason(case, waiting)
+        elif waiting:
+            ui.caseLabel.text = ""
+            ui.whyLabel.text = _("Click 'Next' to see the case that the model is least sure of.")
+        else:
+            ui.caseLabel.text = ""
+            ui.whyLabel.text = _(
+                "Train again with your corrections, or go on to 'Model' to use the result."
+            )
+        for button in (ui.acceptButton, ui.correctButton, ui.rejectButton, ui.editButton):
+            button.enabled = isWaiting
+        ui.nextButton.enabled = bool(waiting)
+        ui.previousButton.enabled = isWaiting and neighbor(waiting, case.id, -1) is not None
+        ui.undoButton.enabled = self.store.decisions > 0
+        reviewed = any(c.status in ("accepted", "corrected") for c in self.store.cases)
+        ui.trainAgainButton.enabled = reviewed and not self.services.trainer.isRunning()
+
+    def setShortcutsEnabled(self, enabled: bool) -> None:
+        """Shortcuts work while the module is on screen only."""
+        for shortcut in self._shortcuts:
+            shortcut.enabled = enabled
+
+    def next(self) -> None:
+        """Show the next case of the queue, from its start where none is on screen."""
+        waiting = waitingCases(self.store.cases)
+        following = neighbor(waiting, self.parameters.caseId, 1)
+        if following is None and waiting:
+            following = waiting[0].id
+        self._show(following)
+
+    def previous(self) -> None:
+        """Show the case before."""
+        self._show(neighbor(waitingCases(self.store.cases), self.parameters.caseId, -1))
+
+    def accept(self) -> None:
+        """The pseudo-label is right: it trains like an expert's from now on."""
+        self._decide(self.store.accept)
+
+    def reject(self) -> None:
+        """The pseudo-label is wrong: the case is unlabeled again."""
+        self._decide(self.store.reject)
+
+    def correct(self) -> None:
+        """What is on screen, corrected in the editor, becomes the label."""
+        parameters = self.parameters
+        path = self.store.newFile("labels", f"{parameters.caseId}-corrected", ".nrrd")
+        exportLabels(parameters.caseSegmentation, parameters.caseVolume, self.store.labels, path)
+
+        def decide(caseId: str) -> None:
+            try:
+                self.store.correct(caseId, path)
+            except Exception:
+                path.unlink(missing_ok=True)
+                raise
+
+        self._decide(decide)
+
+    def undo(self) -> None:
+        """Take the latest decision back and show its case again."""
+        case = self.store.undo()
+        self._show(case.id)
+
+    def cleanup(self) -> None:
+        self.setShortcutsEnabled(False)
+
+    def _decide(self, decide: Callable[[str], None]) -> None:
+        caseId = self.parameters.caseId
+        waiting = waitingCases(self.store.cases)
+        if caseId not in [case.id for case in waiting]:
+            raise ValueError(_("This case has no pseudo-label to review; click 'Next'."))
+        decide(caseId)
+        following = neighbor(waiting, caseId, 1) or neighbor(waiting, caseId, -1)
+        if following is None:
+            self.services.view.leave(self.parameters)
+            self.services.changed()
+        else:
+            self._show(following)
+
+    def _show(self, caseId: str | None) -> None:
+        if caseId is None:
+            return
+        case = self.store.case(caseId)
+        opacity = self.parameters.overlayOpacity
+        try:
+            self.services.view.show(self.store, case, self.parameters, opacity)
+        finally:
+            self.services.changed()
+
+    def _edit(self) -> None:
+        self.editCase()
+
+    def _trainAgain(self) -> None:
+        self.trainAgain()
+
+    def _onOpacity(self, value: float) -> None:
+        parameters = self.parameters
+        if parameters is not None and parameters.caseUncertainty is not None:
+            showVolume(parameters.caseVolume, parameters.caseUncertainty, value, fit=False)
+
+    def _shortcut(self, name: str, button: Any) -> Any:
+        shortcut = qt.QShortcut(qt.QKeySequence(SHORTCUTS[name]), self.widget)
+        shortcut.setContext(qt.Qt.ApplicationShortcut)
+        shortcut.activated.connect(button.click)
+        shortcut.enabled = False
+        return shortcut

@@ -1,0 +1,290 @@
+"""Section 3: training, in a process of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from SAMSemiSegModule.panel.catalog import Catalog
+from SAMSemiSegModule.panel.section import Choice, Section
+from SAMSemiSegModule.process.arguments import chosenSettings, resumeArguments, trainArguments
+from SAMSemiSegModule.process.lower import lowered
+from SAMSemiSegModule.process.outcome import Outcome
+from SAMSemiSegModule.process.progress import RunProgress, inWords
+from SAMSemiSegModule.process.runner import hasManifest
+from SAMSemiSegModule.scene.plots import CurvePlot
+
+PRESETS = ("quick", "balanced", "paper")
+POLL_MILLISECONDS = 200
+# Drawing the curves costs most of a poll; once a second is live enough.
+POLLS_PER_PLOT = 5
+
+
+class TrainSection(Section):
+    """Choices, Train / Cancel / Continue, progress, curves, log."""
+
+    uiFile = "Train.ui"
+
+    def setup(self) -> None:
+        ui = self.ui
+        self.progress = RunProgress()
+        self.outcome: Outcome | None = None
+        self._catalog = Catalog(self.services.ask)
+        self._retries = 0
+        self._polls = 0
+        self._plot: CurvePlot | None = None
+        self._choices = {
+            "preset": Choice(ui.presetBox, self._setter("preset")),
+            "foundation": Choice(ui.foundationBox, self._setter("foundation")),
+            "strategy": Choice(ui.strategyBox, self._setter("strategy")),
+            "method": Choice(ui.methodBox, self._setter("method")),
+            "device": Choice(ui.deviceBox, self._setter("device")),
+        }
+        self.onClick(ui.trainButton, self.train)
+        self.onClick(ui.cancelButton, self.cancel)
+        self.onClick(ui.continueButton, self.resume)
+        self.onClick(ui.retryButton, self.retryLower)
+        self.onClick(ui.copyLogButton, self._copyLog)
+        self.onClick(ui.removeWeightsButton, self._removeWeights)
+        ui.plotWidget.visible = False
+        self._timer = qt.QTimer()
+        self._timer.interval = POLL_MILLISECONDS
+        self._timer.timeout.connect(self._poll)
+        self._timer.start()
+
+    def isValid(self) -> tuple[bool, str]:
+        isValid, reason = self.store.isValid()
+        if not isValid:
+            return False, reason
+        if self.runner.isRunning():
+            return True, ""
+        labeled, unlabeled, _scored = self.store.counts()
+        if not self.store.labels:
+            return False, _("Say in 'Labels' what is to be segmented.")
+        if not labeled:
+            return False, _("Label at least one case, or add one with its segmentation.")
+        return True, ""
+
+    @property
+    def runner(self):
+        return self.services.trainer
+
+    def enter(self) -> None:
+        """Ask the library what it offers, the first time that all is installed."""
+        if self.services.installer.isValid()[0]:
+            self._catalog.request("methods", "doctor", "weights")
+
+    def update(self) -> None:
+        ui, parameters, catalog = self.ui, self.parameters, self._catalog
+        presets = [(name, _presetTitle(name), _presetTip(name)) for name in PRESETS]
+        self._choices["preset"].fill(presets, parameters.preset)
+        self._choices["foundation"].fill(catalog.foundations(), parameters.foundation)
+        self._choices["strategy"].fill(catalog.strategies(), parameters.strategy)
+        self._choices["method"].fill(catalog.methods(), parameters.method)
+        self._choices["device"].fill(catalog.devices(), parameters.device)
+        ui.weightsLabel.text = catalog.weightsSentence(parameters.foundation)
+        labeled, unlabeled, _scored = self.store.counts()
+        ui.countsLabel.text = (
+            _("{labeled} labeled and {unlabeled} unlabeled cases").format(
+                labeled=labeled, unlabeled=unlabeled
+            )
+            if unlabeled
+            else _(
+                "{labeled} labeled cases; without unlabeled ones the training is supervised only"
+            ).format(labeled=labeled)
+        )
+        running = self.runner.isRunning()
+        run = self._runFolder()
+        canContinue = run is not None and (run / "config.json").exists() and not hasManifest(run)
+        ui.settingsBody.enabled = not running
+        ui.trainButton.enabled = not running
+        ui.cancelButton.enabled = running
+        ui.continueButton.enabled = not running and canContinue
+        ui.retryButton.visible = self.outcome is not None and self.outcome.canRetryLower
+        ui.progressBody.visible = running or self.outcome is not None or bool(self.progress.stage)
+
+    def train(self) -> None:
+        """Start a new run."""
+        self._retries = 0
+        self._start(chosenSettings(self.parameters), self.parameters.device)
+
+    def retryLower(self) -> None:
+        """Start again with settings that need less memory."""
+        self._retries += 1
+        settings, device = lowered(
+            chosenSettings(self.parameters), self.parameters.device, self._retries
+        )
+        self._start(settings, device)
+
+    def resume(self) -> None:
+        """Go on with the run that was stopped."""
+        run = self._runFolder()
+        if run is None:
+            raise ValueError(_("There is no run to continue; click 'Train'."))
+        self._begin()
+        self.runner.start(resumeArguments(self.store.folder, run.name), run)
+        self.services.changed()
+
+    def cancel(self) -> None:
+        """Ask the run to stop; it can be continued."""
+        self.runner.cancel()
+        self.ui.stageLabel.text = _("Stopping ...")
+        self.ui.cancelButton.enabled = False
+
+    def reconnect(self) -> None:
+        """Follow a run of this project that went on without Slicer."""
+        if self.runner.isRunning() or self.store.folder is None:
+            return
+        for run in self.store.runs():
+            if self.runner.attach(run):
+                self._begin()
+                if self.parameters is not None:
+                    self.parameters.runName = run.name
+                self.services.tell(
+                    _("The run '{name}' is still at work; it is followed again.").format(
+                        name=run.name
+                    )
+                )
+                return
+
+    def endWithSlicer(self) -> None:
+        """Slicer closes: stop the run or let it go on, as the user says."""
+        self._catalog.end()
+        if self.runner.isRunning():
+            if self.services.dialogs.goOnAfterSlicer():
+                self.runner.letGoOn()
+            else:
+                self.runner.stopNow()
+
+    def cleanup(self) -> None:
+        self._timer.stop()
+        self._catalog.end()
+        self.forgetPlot()
+
+    def forgetPlot(self) -> None:
+        """The scene is closed: its plot nodes go with it."""
+        if self._plot is not None:
+            self._plot.remove()
+            self._plot = None
+        self.ui.plotWidget.visible = False
+
+    def _setter(self, name: str) -> Any:
+        def changed(value: str) -> None:
+            if self.parameters is not None:
+                setattr(self.parameters, name, value)
+                self.ui.weightsLabel.text = self._catalog.weightsSentence(
+                    self.parameters.foundation
+                )
+
+        return changed
+
+    def _start(self, settings: dict[str, str], device: str) -> None:
+        name = self.store.newRunName()
+        arguments = trainArguments(self.store.folder, name, self.parameters, settings, device)
+        self._begin()
+        self.runner.start(arguments, self.store.runFolder(name))
+        self.parameters.runName = name
+        self.services.changed()
+
+    def _begin(self) -> None:
+        self.outcome = None
+        self.progress = RunProgress()
+        self.ui.logBox.clear()
+        self.ui.stageLabel.text = _("Starting ...")
+        self.ui.stageBar.value = 0
+        self.ui.totalBar.value = 0
+        self.ui.totalLabel.text = ""
+
+    def _runFolder(self) -> Path | None:
+        name = self.parameters.runName if self.parameters is not None else ""
+        if not name or self.store.folder is None:
+            return None
+        return self.store.runFolder(name)
+
+    def _poll(self) -> None:
+        if self._catalog.poll() and self.parameters is not None:
+            self.update()
+        update = self.runner.poll()
+        if update.text:
+            self.ui.logBox.appendPlainText(update.text.rstrip("\n"))
+        for event in update.events:
+            self.progress.take(event)
+        if update.events:
+            self._showProgress()
+        self._polls += 1
+        if self.progress.curves and (self._polls % POLLS_PER_PLOT == 0 or update.outcome):
+            self._showCurves()
+        if update.outcome is not None:
+            self._finish(update.outcome)
+
+    def _showProgress(self) -> None:
+        ui, progress = self.ui, self.progress
+        left = inWords(progress.stageSecondsLeft)
+        ui.stageLabel.text = f"{progress.stageTitle()}: {left}"
+        ui.stageBar.value = round(100 * progress.stageFraction)
+        ui.totalLabel.text = _("Whole run: {left}").format(left=inWords(progress.secondsLeft))
+        ui.totalBar.value = round(100 * progress.fraction)
+
+    def _showCurves(self) -> None:
+        room = self.progress.stage.partition(":")[0]
+        own = {n: p for n, p in self.progress.curves.items() if n.startswith(room + ":")}
+        curves = own or self.progress.curves
+        if self._plot is None:
+            self._plot = CurvePlot(_("Training"), _("step"), _("value"))
+            view = slicer.mrmlScene.GetSingletonNode("SAMSemiSeg", "vtkMRMLPlotViewNode")
+            if view is None:
+                view = slicer.mrmlScene.CreateNodeByClass("vtkMRMLPlotViewNode")
+                view.UnRegister(None)
+                view.SetSingletonTag("SAMSemiSeg")
+                view.SetSaveWithScene(False)
+                view = slicer.mrmlScene.AddNode(view)
+            view.SetPlotChartNodeID(self._plot.chartNode.GetID())
+            self.ui.plotWidget.setMRMLPlotViewNode(view)
+            self.ui.plotWidget.visible = True
+        self._plot.update(curves)
+        self.ui.plotWidget.update()
+
+    def _finish(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        self.ui.stageLabel.text = outcome.message()
+        self.ui.totalLabel.text = ""
+        if self.progress.warnings:
+            self.services.tell(self.progress.warnings[-1])
+        with self.services.errorsShown():
+            self.store.refresh()
+        self._catalog.request("weights")
+        self.services.changed()
+
+    def _copyLog(self) -> None:
+        slicer.app.clipboard().setText(self.ui.logBox.plainText)
+
+    def _removeWeights(self) -> None:
+        question = _("Remove all downloaded weights from this machine? They can be fetched again.")
+        if self.services.dialogs.confirm(question):
+            from SAMSemiSegLib.foundation import cache
+
+            removed = sum(
+                cache.remove(path.stem) for path in cache.cache_folder().glob("*.safetensors")
+            )
+            self.services.tell(_("{count} weights removed.").format(count=removed))
+            self._catalog.request("weights")
+
+
+def _presetTitle(name: str) -> str:
+    return {
+        "quick": _("Quick (about 10 minutes)"),
+        "balanced": _("Balanced (about an hour)"),
+        "paper": _("As published (long; wants a GPU)"),
+    }[name]
+
+
+def _presetTip(name: str) -> str:
+    return {
+        "quick": _("A first look: half resolution, a small network."),
+        "balanced": _("Half resolution, a small network, trained to its end."),
+        "paper": _("The published settings: full resolution, 6,000 steps a stage."),
+    }[name]

@@ -1,0 +1,70 @@
+"""The command lines of the library that the panel starts."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def parseSettings(text: str) -> dict[str, str]:
+    """Settings typed as ``key=value key=value``; values with spaces in quotes.
+
+    Raises:
+        ValueError: a word is not of that form; the message names it.
+    """
+    settings = {}
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"The further settings cannot be read: {error}.") from error
+    for word in words:
+        key, separator, value = word.partition("=")
+        if not separator or not key:
+            raise ValueError(
+                f"The further setting '{word}' is not of the form key=value, for example "
+                "retraining.net.width=8."
+            )
+        settings[key] = value
+    return settings
+
+
+def chosenSettings(parameters: Any) -> dict[str, str]:
+    """What the panel sets on top of the preset, as ``--set`` takes it."""
+    settings = {
+        "foundation.name": parameters.foundation,
+        "finetuning.strategy": parameters.strategy,
+        "retraining.method": parameters.method,
+        "supervised_baseline": "true" if parameters.supervisedBaseline else "",
+    }
+    if parameters.finetuningMinutes > 0:
+        settings["finetuning.budget.minutes"] = f"{parameters.finetuningMinutes:g}"
+    if parameters.retrainingMinutes > 0:
+        settings["retraining.budget.minutes"] = f"{parameters.retrainingMinutes:g}"
+    if parameters.foundation == "auto":
+        del settings["foundation.name"]  # the preset may name one
+    chosen = {key: value for key, value in settings.items() if value}
+    return {**chosen, **parseSettings(parameters.extraSettings)}
+
+
+def trainArguments(
+    project: Path, run: str, parameters: Any, settings: Mapping[str, str], device: str
+) -> list[str]:
+    """``samsemiseg train`` for a new run."""
+    arguments = ["train", str(project), "--preset", parameters.preset, "--run", run]
+    arguments += ["--device", device, "--seed", str(parameters.seed)]
+    for key, value in settings.items():
+        arguments += ["--set", f"{key}={value}"]
+    return arguments
+
+
+def resumeArguments(project: Path, run: str) -> list[str]:
+    """``samsemiseg train`` to go on with a run as it was started."""
+    return ["train", str(project), "--run", run, "--resume"]
+
+
+def predictArguments(model: Path, images: list[Path], output: Path, device: str) -> list[str]:
+    """``samsemiseg predict`` for some images."""
+    words = [str(image) for image in images]
+    return ["predict", str(model), *words, "--output", str(output), "--device", device]

@@ -1,0 +1,1 @@
+"""The order in which pseudo-labels are looked at."""

@@ -1,0 +1,60 @@
+"""Volumes of the scene that can join the project, each with the segmentation drawn on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import slicer
+import vtk
+
+from SAMSemiSegModule.scene.case_view import CASE
+from SAMSemiSegModule.scene.geometry import isValidVolume
+from SAMSemiSegModule.scene.segmentations import DEFAULT_TERMINOLOGY, segmentCount
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A volume and its segmentation, None where it has none with a voxel in it."""
+
+    volume: Any
+    segmentation: Any = None
+
+
+def candidates(volumes: Sequence[Any] = ()) -> list[Candidate]:
+    """What can be added: the given volumes, or all of the scene that no project has yet."""
+    chosen = list(volumes) or [
+        node
+        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        if not node.GetAttribute(CASE) and not node.GetHideFromEditors() and isValidVolume(node)[0]
+    ]
+    return [Candidate(volume, segmentationOf(volume)) for volume in chosen]
+
+
+def segmentationOf(volume: Any) -> Any:
+    """The segmentation drawn on a volume (its reference geometry), None where there is none."""
+    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+        if node.GetNodeReference(role) is volume and segmentCount(node):
+            return node
+    return None
+
+
+def labelsOf(segmentation: Any, first: int = 1) -> list[dict[str, Any]]:
+    """The segments as entries of a label set: name, value, color, terminology."""
+    tag = slicer.vtkSegment.GetTerminologyEntryTagName()
+    labels = []
+    for index, segmentId in enumerate(segmentation.GetSegmentation().GetSegmentIDs()):
+        segment = segmentation.GetSegmentation().GetSegment(segmentId)
+        entry = vtk.reference("")
+        terminology = str(entry) if segment.GetTag(tag, entry) else None
+        labels.append(
+            {
+                "name": segment.GetName(),
+                "value": first + index,
+                "color": tuple(round(255 * channel) for channel in segment.GetColor()),
+                "terminology": None if terminology == DEFAULT_TERMINOLOGY else terminology,
+            }
+        )
+    return labels

@@ -1,0 +1,131 @@
+"""One case of the project on screen: its volume, segmentation and uncertainty."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import slicer
+
+from SAMSemiSegModule.scene.hierarchy import placeBeside
+from SAMSemiSegModule.scene.segmentations import createSegmentation, loadLabels
+from SAMSemiSegModule.scene.views import colorAsUncertainty, showOnly, showVolume
+from SAMSemiSegModule.scene.volumes import loadVolume, removeNode
+
+CASE = "SAMSemiSeg.Case"
+LOADED = "SAMSemiSeg.Loaded"
+
+
+class Parameters(Protocol):
+    """Where it is kept which nodes are on screen."""
+
+    caseId: str
+    caseVolume: Any
+    caseSegmentation: Any
+    caseUncertainty: Any
+
+
+class CaseView:
+    """Shows cases one after the other.
+
+    Nodes that were loaded here go when the next case comes; nodes of the user's own are only
+    shown, never removed, and nothing else of the scene is touched.
+    """
+
+    def show(self, store: Any, case: Any, parameters: Parameters, opacity: float = 0.4) -> None:
+        """Load what is not in the scene yet, and fit the views to it.
+
+        Raises:
+            OSError: a file cannot be read; the message names it.
+        """
+        key = caseKey(store, case)
+        volume = findNode(key, "vtkMRMLScalarVolumeNode")
+        if volume is None:
+            volume = _tagged(loadVolume(store.imagePath(case), case.id), key)
+        if parameters.caseId != case.id or parameters.caseVolume is not volume:
+            self.leave(parameters)
+        segmentation = self._segmentation(store, case, volume, key)
+        uncertainty = self._uncertainty(store, case, volume)
+        others = [parameters.caseSegmentation]
+        parameters.caseId = case.id
+        parameters.caseVolume = volume
+        parameters.caseSegmentation = segmentation
+        parameters.caseUncertainty = uncertainty
+        showOnly(segmentation, others)
+        showVolume(volume, uncertainty, opacity)
+
+    def leave(self, parameters: Parameters) -> None:
+        """Take what was loaded for the case on screen out of the scene."""
+        nodes = (
+            parameters.caseUncertainty,
+            parameters.caseSegmentation,
+            parameters.caseVolume,
+        )
+        parameters.caseId = ""
+        parameters.caseUncertainty = None
+        parameters.caseSegmentation = None
+        parameters.caseVolume = None
+        for node in nodes:
+            if node is None:
+                continue
+            if node.GetAttribute(LOADED) == "1":
+                removeNode(node)
+            elif node.IsA("vtkMRMLSegmentationNode") and node.GetDisplayNode():
+                node.GetDisplayNode().SetVisibility(False)
+
+    def editable(self, store: Any, parameters: Parameters) -> Any:
+        """The segmentation of the case on screen; an empty one where it has none."""
+        if parameters.caseSegmentation is None:
+            volume = parameters.caseVolume
+            node = createSegmentation(volume, store.labels, f"{parameters.caseId} label")
+            _tagged(node, volume.GetAttribute(CASE) or "")
+            placeBeside(node, volume)
+            parameters.caseSegmentation = node
+        return parameters.caseSegmentation
+
+    def _segmentation(self, store: Any, case: Any, volume: Any, key: str) -> Any:
+        path = store.labelPath(case)
+        present = findNode(key, "vtkMRMLSegmentationNode")
+        if present is not None and present.GetAttribute("SAMSemiSeg.File") in (None, str(path)):
+            return present
+        if present is not None and present.GetAttribute(LOADED) == "1":
+            removeNode(present)  # of a label that the project no longer has
+        if path is None:
+            return None
+        node = loadLabels(path, volume, store.labels, f"{case.id} label")
+        node.SetAttribute("SAMSemiSeg.File", str(path))
+        placeBeside(node, volume)
+        return _tagged(node, key)
+
+    def _uncertainty(self, store: Any, case: Any, volume: Any) -> Any:
+        path = store.uncertaintyPath(case)
+        if path is None:
+            return None
+        key = caseKey(store, case) + "|uncertainty"
+        node = findNode(key, "vtkMRMLScalarVolumeNode")
+        if node is None:
+            node = _tagged(loadVolume(path, f"{case.id} uncertainty"), key)
+            placeBeside(node, volume)
+        colorAsUncertainty(node)
+        return node
+
+
+def caseKey(store: Any, case: Any) -> str:
+    """What marks the nodes of a case."""
+    return f"{store.folder}|{case.id}"
+
+
+def findNode(key: str, className: str) -> Any:
+    """The node of that mark and class, None where there is none."""
+    nodes = slicer.util.getNodesByClass(className)
+    return next((node for node in nodes if node.GetAttribute(CASE) == key), None)
+
+
+def markAsCase(node: Any, key: str) -> None:
+    """Say that a node of the user's own is this case's."""
+    node.SetAttribute(CASE, key)
+
+
+def _tagged(node: Any, key: str) -> Any:
+    node.SetAttribute(CASE, key)
+    node.SetAttribute(LOADED, "1")
+    return node
