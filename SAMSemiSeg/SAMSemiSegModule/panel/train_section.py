@@ -62,7 +62,7 @@ class TrainSection(Section):
             return False, reason
         if self.runner.isRunning():
             return True, ""
-        labeled, unlabeled, _scored = self.store.counts()
+        labeled = self.store.counts()[0]
         if not self.store.labels:
             return False, _("Say in 'Labels' what is to be segmented.")
         if not labeled:
@@ -230,9 +230,6 @@ class TrainSection(Section):
         ui.totalBar.value = round(100 * progress.fraction)
 
     def _showCurves(self) -> None:
-        room = self.progress.stage.partition(":")[0]
-        own = {n: p for n, p in self.progress.curves.items() if n.startswith(room + ":")}
-        curves = own or self.progress.curves
         if self._plot is None:
             self._plot = CurvePlot(_("Training"), _("step"), _("value"))
             view = slicer.mrmlScene.GetSingletonNode("SAMSemiSeg", "vtkMRMLPlotViewNode")
@@ -245,7 +242,8 @@ class TrainSection(Section):
             view.SetPlotChartNodeID(self._plot.chartNode.GetID())
             self.ui.plotWidget.setMRMLPlotViewNode(view)
             self.ui.plotWidget.visible = True
-        self._plot.update(curves)
+        self._plot.chartNode.SetTitle(self.progress.titleOf(self.progress.curvesOf))
+        self._plot.update(self.progress.curves)
         self.ui.plotWidget.update()
 
     def _finish(self, outcome: Outcome) -> None:

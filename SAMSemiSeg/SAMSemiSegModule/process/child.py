@@ -79,7 +79,8 @@ def _recordExitCode(record: ProcessRecord) -> None:
 
 def _watchParent(folder: Path) -> None:
     """Standard input ends when Slicer does, also when it crashes."""
-    while sys.stdin.buffer.read(4096):
+    # Not by sys.stdin: a thread that waits in it makes the interpreter's end fail.
+    while os.read(0, 4096):
         pass
     if (folder / "keep-running").exists():
         return

@@ -29,7 +29,8 @@ class RunProgress:
         stage: name of the stage in the event stream.
         stageFraction, fraction: 0..1, of the stage and of the whole.
         stageSecondsLeft, secondsLeft: None while nothing can be said.
-        curves: points (step, value) by "stage: name of the value".
+        curves: points (step, value) by name, of the latest stage that trains.
+        curvesOf: that stage.
         warnings: sentences for the user.
     """
 
@@ -39,6 +40,7 @@ class RunProgress:
     stageSecondsLeft: float | None = None
     secondsLeft: float | None = None
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    curvesOf: str = ""
     scores: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     _started: float | None = None
@@ -64,7 +66,12 @@ class RunProgress:
             self.fraction, self.secondsLeft = 1.0, 0.0
 
     def stageTitle(self) -> str:
-        """The stage in words."""
+        """The present stage in words."""
+        return self.titleOf(self.stage)
+
+    @staticmethod
+    def titleOf(stage: str) -> str:
+        """A stage in words; "evaluation:..." is said of each row that is scored."""
         return {
             "preprocessing": _("Preparing the volumes"),
             "supervised": _("Training on the labeled cases alone"),
@@ -74,7 +81,7 @@ class RunProgress:
             "retraining": _("Training the V-Net"),
             "proposals": _("Segmenting the unlabeled cases"),
             "export": _("Exporting the model"),
-        }.get(self._room(), self.stage)
+        }.get(stage.partition(":")[0], stage)
 
     def _room(self) -> str:
         return self.stage.partition(":")[0]
@@ -104,9 +111,11 @@ class RunProgress:
         values, step = event.get("values"), event.get("step")
         if not isinstance(values, dict) or not isinstance(step, (int, float)):
             return
+        if values and self.stage != self.curvesOf:
+            self.curves, self.curvesOf = {}, self.stage
         for name, value in values.items():
             if isinstance(value, (int, float)) and value == value:
-                points = self.curves.setdefault(f"{self.stage}: {name}", [])
+                points = self.curves.setdefault(name.replace("_", " "), [])
                 # A run that went on from a checkpoint repeats some steps.
                 while points and points[-1][0] >= step:
                     points.pop()

@@ -30,7 +30,7 @@ class CommandQuery:
     """
 
     def __init__(self, command: ChildCommand, arguments: Sequence[str]) -> None:
-        self._output = tempfile.TemporaryFile()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when read
         script = (
             "import sys; sys.path.insert(0, sys.argv.pop(1)); sys.argv[0] = 'samsemiseg'; "
             "from SAMSemiSegLib.command.app import main; main()"

@@ -19,10 +19,12 @@ class CurvePlot:
         self.chartNode.SetXAxisTitle(xTitle)
         self.chartNode.SetYAxisTitle(yTitle)
         self._tables: dict[str, object] = {}
-        self._series: list[object] = []
+        self._series: dict[str, object] = {}
 
     def update(self, curves: Mapping[str, Sequence[tuple[float, float]]]) -> None:
-        """Show these curves: points (x, y) by name."""
+        """Show these curves and no others: points (x, y) by name."""
+        for name in set(self._tables) - set(curves):
+            self._removeCurve(name)
         for name, points in curves.items():
             table = self._tables.get(name) or self._addCurve(name)
             xs, ys = vtk.vtkDoubleArray(), vtk.vtkDoubleArray()
@@ -38,9 +40,15 @@ class CurvePlot:
 
     def remove(self) -> None:
         """Take all nodes out of the scene."""
-        for node in [*self._series, *self._tables.values(), self.chartNode]:
-            slicer.mrmlScene.RemoveNode(node)
-        self._tables, self._series = {}, []
+        for name in list(self._tables):
+            self._removeCurve(name)
+        slicer.mrmlScene.RemoveNode(self.chartNode)
+
+    def _removeCurve(self, name: str) -> None:
+        series = self._series.pop(name)
+        self.chartNode.RemovePlotSeriesNodeID(series.GetID())
+        slicer.mrmlScene.RemoveNode(series)
+        slicer.mrmlScene.RemoveNode(self._tables.pop(name))
 
     def _addCurve(self, name: str):
         table = self._newNode("vtkMRMLTableNode", name)
@@ -53,7 +61,7 @@ class CurvePlot:
         series.SetColor(*COLORS[len(self._series) % len(COLORS)])
         self.chartNode.AddAndObservePlotSeriesNodeID(series.GetID())
         self._tables[name] = table
-        self._series.append(series)
+        self._series[name] = series
         return table
 
     @staticmethod

@@ -85,7 +85,9 @@ def _property(name: str, getter: Any, setter: Any) -> property:
 
 def _strictSetattr(self: Any, name: str, value: Any) -> None:
     descriptor = getattr(type(self), name, None)
-    if hasattr(type(descriptor), "__set__"):
+    if isinstance(descriptor, QtCore.Property):
+        QtCore.QObject.setProperty(self, name, value)
+    elif hasattr(type(descriptor), "__set__"):
         descriptor.__set__(self, value)
     elif descriptor is None and type(self).__module__.startswith("PySide6"):
         raise AttributeError(f"{type(self).__name__} has no Qt property named '{name}'")

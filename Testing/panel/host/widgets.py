@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from host.pythonqt import installQt, registerCustomWidget
@@ -294,7 +295,7 @@ class qMRMLPlotWidget(qt.QFrame):
                 )
                 for x, y in points
             ]
-            for a, b in zip(shown, shown[1:], strict=False):
+            for a, b in itertools.pairwise(shown):
                 painter.drawLine(a, b)
 
 
