@@ -70,7 +70,9 @@ def build_strategy(settings: RunSettings, channels: int, context: Context) -> Fi
     if settings.finetuning.gradient_checkpointing:
         foundation.enable_gradient_checkpointing()
     seed_torch(settings.seed, "finetuning-init", 0)
-    return entry(foundation, channels, settings.stitching, options).to(context.device)
+    strategy = entry(foundation, channels, settings.stitching, options)
+    strategy.mirror_axes = settings.finetuning.augmentation.flip_axes
+    return strategy.to(context.device)
 
 
 def finetune(

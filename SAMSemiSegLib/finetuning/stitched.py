@@ -89,13 +89,25 @@ class StitchedStrategy(FinetuningStrategy):
         """
         total: Tensor | None = None
         for sample in labeled:
-            loss = self._canvas_loss(sample)
+            loss = self.sample_loss(sample, progress)
             total = loss if total is None else total + loss
         if total is None:
             raise ValueError("a step needs at least one labeled volume")
         return {"supervised": total / len(labeled)}
 
-    def _canvas_loss(self, sample: Sample) -> Tensor:
+    def sample_loss(self, sample: Sample, progress: Progress) -> Tensor:
+        """½(CE + Dice) of one labeled volume."""
+        canvas, target, factor = self.draw_canvas(sample)
+        size = (canvas.shape[-2], canvas.shape[-1])
+        return self.loss(self.sam.decode(self.encode(canvas, factor), size), target)
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """½(CE + Dice) of logits (B, K, H, W) and labels (B, H, W)."""
+        return segmentation_loss(logits, target, include_background=self.options.include_background)
+
+    def draw_canvas(self, sample: Sample) -> tuple[Tensor, Tensor, int]:
+        """Canvas (1, 1, H, W) and labels (1, H, W) of a labeled volume at a random offset, and the
+        factor by which the model sees it larger; of a large volume, one random slab."""
         assert sample.labels is not None
         image, labels = sample.image, sample.labels
         shape = (image.shape[0], image.shape[1], image.shape[2])
@@ -109,10 +121,7 @@ class StitchedStrategy(FinetuningStrategy):
         labels = labels.narrow(settings.axis, start, length)
         canvas = stitch(image, slab.layout, float(sample.image.min()))
         target = stitch(labels, slab.layout, IGNORE)
-        logits = self.canvas_logits(canvas[None, None], factor)
-        return segmentation_loss(
-            logits, target[None], include_background=self.options.include_background
-        )
+        return canvas[None, None], target[None], factor
 
     def canvas_logits(self, canvas: Tensor, factor: int) -> Tensor:
         """Logits (B, K, H, W) of canvases (B, 1, H, W) that the model sees ``factor`` times larger.
@@ -120,11 +129,13 @@ class StitchedStrategy(FinetuningStrategy):
         The decoder's masks come at their own resolution; going straight to the canvas' one spares
         the enlarged logits.
         """
-        size = (canvas.shape[-2], canvas.shape[-1])
+        return self.sam.decode(self.encode(canvas, factor), (canvas.shape[-2], canvas.shape[-1]))
+
+    def encode(self, canvas: Tensor, factor: int) -> Tensor:
+        """Embedding (B, 256, h, w) of canvases (B, 1, H, W) enlarged ``factor`` times."""
         if factor > 1:
             canvas = F.interpolate(canvas, scale_factor=float(factor), mode="bicubic")
-        logits: Tensor = self.sam.decode(self.sam.foundation.encode(canvas), size)
-        return logits
+        return self.sam.foundation.encode(canvas)
 
     @torch.no_grad()
     def predict(self, image: Tensor, settings: PseudoLabelSettings) -> Prediction:

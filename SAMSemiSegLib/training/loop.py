@@ -6,6 +6,7 @@ several processes, checkpoints, progress, cancellation, and the early notice of 
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections import deque
@@ -233,9 +234,9 @@ def _fix_steps(
     effect is taken back."""
     if budget.minutes is None:
         return budget.steps
-    before = {name: value.detach().clone() for name, value in task.module.state_dict().items()}
+    before = copy.deepcopy(task.state())
     seconds = []
-    for step in range(4):
+    for step in range(5):
         context.cancellation.check()
         began = time.monotonic()
         # The middle of a run: by then every term of a method is switched on.
@@ -248,8 +249,9 @@ def _fix_steps(
             break
     for parameter in parameters:
         parameter.grad = None
-    task.module.load_state_dict(before)
-    typical = float(np.median(seconds[1:] or seconds))
+    task.load_state(before)
+    # The mean, not the median: a strategy may do the costly part only every few steps.
+    typical = float(np.mean(seconds[1:] or seconds))
     steps = torch.tensor(max(10, int(60 * budget.minutes / typical)), device=context.device)
     if context.accelerator.num_processes > 1:
         from accelerate.utils import broadcast
