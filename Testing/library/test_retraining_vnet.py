@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from SAMSemiSegLib.retraining.inference import predict_probabilities
-from SAMSemiSegLib.retraining.vnet import VNet
+from SAMSemiSegLib.retraining.vnet import Convolution, VNet
 from SAMSemiSegLib.run.settings import NetSettings
 
 
@@ -39,6 +39,22 @@ def test_scripts_and_traces() -> None:
     image = torch.randn(2, 1, 32, 16, 48)
     assert torch.allclose(scripted(image), net(image), atol=1e-6)
     assert torch.allclose(traced(image), net(image), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(2, 3, 2), (2, 2, 2), (3, 2, 2)])
+def test_bf16_gradients_of_small_feature_maps(size: tuple[int, int, int]) -> None:
+    """Some bf16 kernels read memory they have not written; so it is filled with NaN before."""
+    torch.manual_seed(0)
+    layer = Convolution(64, 64)
+    image = torch.randn(2, 64, *size)
+    expected = torch.autograd.grad(layer(image).sum(), layer.weight)[0]
+    for _ in range(4):
+        filled = [torch.full((n,), float("nan")) for n in (10_000, 100_000, 1_000_000, 4_000_000)]
+        del filled
+        with torch.autocast("cpu", torch.bfloat16):
+            output = layer(image)
+        found = torch.autograd.grad(output.float().sum(), layer.weight)[0]
+        assert (found - expected).norm() < 0.02 * expected.norm()
 
 
 @pytest.mark.parametrize("shape", [(9, 40, 33), (32, 32, 32)])
