@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Kind = Literal[
-    "start", "stage", "progress", "done", "scores", "picture", "warning", "message", "end"
+    "start", "stage", "progress", "done", "scores", "picture", "warning", "message", "error", "end"
 ]
 Listener = Callable[[dict[str, Any]], None]
 

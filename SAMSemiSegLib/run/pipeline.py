@@ -88,7 +88,7 @@ def start(
         return scores if main else None
     except UserError as error:
         log.error("%s", error)
-        events.warning(str(error))
+        events.emit("error", message=str(error))
         raise
     except Exception:
         log.exception("The run ended unexpectedly")

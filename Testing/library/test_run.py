@@ -1,0 +1,235 @@
+"""Whole runs in processes of their own: to the end, killed, cancelled, resumed, shared."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from SAMSemiSegLib.errors import Cancelled, DiskFullError
+from SAMSemiSegLib.project.importing import import_cases
+from SAMSemiSegLib.project.label_set import LabelSet
+from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.run.events import read_events
+from SAMSemiSegLib.run.folder import RunFolder
+from SAMSemiSegLib.run.state import run_state
+
+PhantomSet = Callable[..., tuple[Path, Path]]
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+@pytest.fixture
+def project(tmp_path: Path, write_phantom_set: PhantomSet) -> Project:
+    """Two labeled phantoms, three unlabeled, two for evaluation, in a folder whose name has a
+    space and non-ASCII letters."""
+    folder = tmp_path / "Größe ä 1"
+    images, labels = write_phantom_set(folder / "scans", 7, seed=1, shape=(32, 32, 24))
+    project = Project.create(folder / "project", LabelSet.parse("head=1,tail=2"))
+    import_cases(
+        project, images, labels, 2, None, 2, copy=False, keep_references=False, progress=None
+    )
+    return project
+
+
+def train_command(project: Project, run: str, *arguments: str) -> list[str]:
+    head = [sys.executable, "-m", "SAMSemiSegLib", "train", str(project.folder), "--run", run]
+    return [*head, "--device", "cpu", *arguments]
+
+
+def train(project: Project, run: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = train_command(project, run, *arguments)
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
+
+
+def start(project: Project, run: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        train_command(project, run, *arguments),
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_step(folder: RunFolder, stage: str, step: int, process: subprocess.Popen[str]) -> None:
+    """Until a run under way has told of that step."""
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline:
+        for event in read_events(folder.events):
+            if event["stage"] == stage and event.get("step", -1) >= step:
+                return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError(f"step {step} of {stage} was never reached")
+
+
+def run_folder(project: Project, run: str) -> RunFolder:
+    return RunFolder(project.folder / "runs" / run)
+
+
+def net_of(folder: RunFolder) -> dict[str, torch.Tensor]:
+    return load_file(folder / "retraining" / "net.safetensors")
+
+
+def test_a_whole_run_leaves_all_it_promises(project: Project) -> None:
+    done = train(project, "a", "--preset", "tiny", "--set", "supervised_baseline=true", "--json")
+    assert done.returncode == 0, done.stderr
+    folder = run_folder(project, "a")
+    manifest = json.loads(folder.manifest.read_text())
+    for name in ("report", "scores", "net", "torchscript", "onnx", "bundle"):
+        assert (folder / manifest[name]).exists(), name
+    rows = {row["row"] for row in json.loads(done.stdout)["rows"]}
+    assert rows == {"supervised only", "pseudo-labels", "re-trained"}
+    kinds = [event["kind"] for event in read_events(folder.events)]
+    assert kinds[0] == "start" and kinds[-1] == "end" and "scores" in kinds
+    steps = [e for e in read_events(folder.events) if e["kind"] == "progress"]
+    assert all({"step", "total", "seconds_left", "values"} <= set(e) for e in steps)
+    offered = [case for case in Project.load(project.folder).cases if case.status == "pseudo"]
+    assert len(offered) == 3 and all(case.confidence is not None for case in offered)
+    assert run_state(folder).state == "complete"
+
+
+def test_killed_at_any_stage_and_resumed_gives_the_same_weights(project: Project) -> None:
+    more = ["--set", "finetuning.budget.steps=12", "--set", "retraining.budget.steps=30"]
+    more += ["--set", "checkpoint_minutes=0.001", "--set", "export=[]", "--preset", "tiny"]
+    # Replayed embeddings are state that a checkpoint must keep too.
+    more += ["--set", "finetuning.strategy=decoder"]
+    assert train(project, "whole", *more).returncode == 0
+    for stage, step in (("finetuning", 3), ("retraining", 5)):
+        process = start(project, "killed", *(more if stage == "finetuning" else ["--resume"]))
+        wait_for_step(run_folder(project, "killed"), stage, step, process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert run_state(run_folder(project, "killed")).state == "stopped"
+    resumed = train(project, "killed", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    whole, killed = (net_of(run_folder(project, name)) for name in ("whole", "killed"))
+    assert whole.keys() == killed.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, killed[name]), name
+
+
+@pytest.mark.parametrize("way", ["file", "SIGTERM", "stdin"])
+def test_cancel_ends_soon_and_can_be_resumed(project: Project, way: str) -> None:
+    many = ["--preset", "tiny", "--set", "retraining.budget.steps=5000", "--set", "export=[]"]
+    command = train_command(project, "c", *many)
+    process = subprocess.Popen(
+        [*command, "--stop-with-parent"] if way == "stdin" else command,
+        env=ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    folder = run_folder(project, "c")
+    wait_for_step(folder, "retraining", 2, process)
+    asked = time.monotonic()
+    if way == "file":
+        folder.cancel_file.touch()
+    elif way == "SIGTERM":
+        process.terminate()
+    else:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.stdin = None
+    _, stderr = process.communicate(timeout=20)
+    assert time.monotonic() - asked < 5
+    assert process.returncode == Cancelled.exit_code
+    assert "--resume" in stderr and "Traceback" not in stderr
+    checkpoint = torch.load(folder / "retraining" / "checkpoint.pt", weights_only=True)
+    assert checkpoint["step"] >= 2 and checkpoint["total"] == 5000
+
+
+def test_a_second_process_in_the_same_run_is_refused(project: Project) -> None:
+    first = start(project, "busy", "--preset", "tiny", "--set", "retraining.budget.steps=5000")
+    try:
+        wait_for_step(run_folder(project, "busy"), "retraining", 1, first)
+        second = train(project, "busy", "--resume")
+        assert second.returncode == 2
+        assert "already working" in second.stderr and "Traceback" not in second.stderr
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.communicate()
+
+
+def test_a_run_is_not_started_twice_nor_resumed_unstarted(project: Project) -> None:
+    run_folder(project, "x").create(_tiny())
+    again = train(project, "x", "--preset", "tiny")
+    assert again.returncode == 2 and "--resume" in again.stderr
+    never = train(project, "never", "--resume")
+    assert never.returncode == 2 and "no run to resume" in never.stderr
+
+
+def test_no_label_is_one_sentence(tmp_path: Path, write_phantom_set: PhantomSet) -> None:
+    images, _ = write_phantom_set(tmp_path / "scans", 2, seed=1, shape=(32, 32, 24))
+    project = Project.create(tmp_path / "project", LabelSet.parse("head=1,tail=2"))
+    import_cases(project, images, None, None, None, None, copy=False, keep_references=False)
+    done = train(project, "a", "--preset", "tiny")
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1 and "label at least one" in done.stderr
+
+
+def test_two_processes_give_the_same_pseudo_labels(project: Project) -> None:
+    """Fine-tuned for one step at learning rate 0, so that the models are equal: what is left is
+    who makes which pseudo-label."""
+    settings = ["--preset", "tiny", "--set", "export=[]", "--set", "finetuning.learning_rate=0"]
+    assert train(project, "one", *settings).returncode == 0
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--main_process_port", "0"]
+    command = [*launch, "-m", "SAMSemiSegLib", *train_command(project, "two", *settings)[3:]]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = run_folder(project, "one"), run_folder(project, "two")
+    names = sorted(path.name for path in (one / "pseudolabels").glob("*.npz"))
+    assert len(names) == 3
+    for name in names:
+        assert (one / "pseudolabels" / name).read_bytes() == (
+            two / "pseudolabels" / name
+        ).read_bytes(), name
+    # Gradients of two processes are means over twice the crops: close, not equal.
+    first, second = net_of(one), net_of(two)
+    for name, tensor in first.items():
+        assert torch.isfinite(second[name]).all()
+        assert (tensor - second[name]).abs().max() < 0.5, name
+
+
+def test_a_full_disk_ends_in_a_sentence(project: Project, tmp_path: Path) -> None:
+    small = tmp_path / "small disk"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(small)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a small disk is not allowed here")
+    try:
+        moved = Project.create(small / "project", project.label_set)
+        scans = project.folder.parent / "scans"
+        import_cases(
+            moved, scans / "images", scans / "labels", 2, None, 2, copy=False, keep_references=False
+        )
+        full = ["--preset", "tiny", "--set", "retraining.net.width=4"]
+        full += ["--set", "checkpoint_minutes=0.001", "--set", "retraining.budget.steps=400"]
+        done = train(moved, "full", *full)
+        assert done.returncode == DiskFullError.exit_code, done.stderr
+        assert "disk is full" in done.stderr and "Traceback" not in done.stderr
+        assert not list(small.rglob(".*.checkpoint.pt"))
+        for checkpoint in small.rglob("checkpoint.pt"):
+            torch.load(checkpoint, weights_only=True)
+    finally:
+        subprocess.run(["umount", str(small)], check=False)
+
+
+def _tiny():  # type: ignore[no-untyped-def]
+    from SAMSemiSegLib.run.presets import load_settings
+
+    return load_settings("tiny")
