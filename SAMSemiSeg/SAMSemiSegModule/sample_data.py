@@ -12,7 +12,7 @@ from pathlib import Path
 from slicer.i18n import tr as _
 
 CATEGORY = "SAMSemiSeg"
-BASE = "https://github.com/SAMSemiSeg/SAMSemiSeg/releases/download/sample-data/"
+BASE = "https://github.com/SAMSemiSeg/SlicerSAMSemiSeg/releases/download/sample-data/"
 IMAGES = {
     "hippocampus_001": "ab47d6115b412ffaba041cbf48962967127f199f39eb56c777a6bb3746353b4a",
     "hippocampus_003": "fbc024c6c4788c3e85921613620d9b952408f1aa34ef06159bb4213ef7208ce4",

@@ -126,6 +126,29 @@ class ProjectStore:
         self._project.cases[:] = [c for c in self._project.cases if c.id not in set(caseIds)]
         self._save()
 
+    def keepForScoring(self, caseIds: Sequence[str]) -> None:
+        """Labeled cases no longer train: they only score what the others have taught. Cases that
+        only score go back to training."""
+        from SAMSemiSegLib.errors import InputError
+
+        self.refresh()
+        for caseId in caseIds:
+            case = self._project.case(caseId)
+            if case.role == "evaluation":
+                label, expert = case.reference, {"origin": "expert", "status": "labeled"}
+                update = {"role": "training", "label": label, "reference": None, **expert}
+            elif case.origin in ("expert", "corrected"):
+                update = {"role": "evaluation", "reference": case.label, "label": None}
+                update |= {"origin": "none", "status": "unlabeled"}
+            else:
+                raise InputError(
+                    _("'{case}' has no label of yours; only such cases can score a model.").format(
+                        case=caseId
+                    )
+                )
+            self._project.replace(type(case).model_validate({**case.model_dump(), **update}))
+        self._save()
+
     def setLabels(self, labels: Sequence[dict[str, Any]]) -> None:
         """Set the label set: name, value, color and terminology of each."""
         from SAMSemiSegLib.errors import InputError

@@ -68,6 +68,8 @@ class Story:
         self.panel = panel
         self.data = data
         self.note = note
+        self.preset = "tiny"
+        self.settings = SETTINGS
         self.clicks = 0
         self.slowest = 0.0
         self.dialogs = StoryDialogs(folder)
@@ -108,8 +110,8 @@ class Story:
     def train(self) -> None:
         """To a running training; at most eight clicks since the scans were loaded."""
         parameters = self.panel.services.parameters
-        parameters.preset = "tiny"
-        parameters.extraSettings = SETTINGS
+        parameters.preset = self.preset
+        parameters.extraSettings = self.settings
         self.panel.refresh()
         self.panel.ui.trainingButton.collapsed = False
         self.click(self.panel.train.ui.trainButton)

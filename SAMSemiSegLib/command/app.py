@@ -5,7 +5,6 @@ Nothing here may import torch, MONAI or SimpleITK: ``--help`` answers at once.
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 
@@ -16,6 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import typer
 
 from SAMSemiSegLib import __version__
+from SAMSemiSegLib.atomic import is_disk_full
 from SAMSemiSegLib.command import project, weights
 from SAMSemiSegLib.command.demo import demo
 from SAMSemiSegLib.command.doctor import doctor
@@ -71,7 +71,7 @@ def main() -> None:
     except Cancelled:
         _end("Stopped. Continue with the same command and --resume.", Cancelled.exit_code)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             _end(
                 "The disk is full; free some space and continue with --resume (the last "
                 "checkpoint is whole).",

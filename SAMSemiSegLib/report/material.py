@@ -86,8 +86,17 @@ def gather(folder: Path) -> Material:
         pseudo_scores=pseudo_scores,
         pictures={p.stem: p for p in sorted((folder / "pseudolabels").glob("*.png"))},
         counts=counts,
-        complete=(folder / "manifest.json").exists(),
+        complete=_ended(folder / "events.jsonl"),
     )
+
+
+def _ended(events: Path) -> bool:
+    """Whether the last thing the run told is its end. The manifest cannot be asked: it is written
+    after the report."""
+    last: dict[str, Any] = {}
+    for last in read_events(events):
+        pass
+    return last.get("kind") == "end"
 
 
 def is_loss(name: str) -> bool:

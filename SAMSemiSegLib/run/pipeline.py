@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from SAMSemiSegLib.atomic import is_disk_full
 from SAMSemiSegLib.errors import UserError
 from SAMSemiSegLib.evaluation.scores import Scores
 from SAMSemiSegLib.evaluation.stage import evaluate
@@ -88,10 +90,12 @@ def start(
         return scores if main else None
     except UserError as error:
         log.error("%s", error)
-        events.emit("error", message=str(error))
+        with contextlib.suppress(OSError):  # the disk may be what is full
+            events.emit("error", message=str(error))
         raise
-    except Exception:
-        log.exception("The run ended unexpectedly")
+    except Exception as error:
+        if not (isinstance(error, OSError) and is_disk_full(error)):
+            log.exception("The run ended unexpectedly")
         raise
     finally:
         cancellation.stop()
@@ -257,8 +261,15 @@ def _manifest(folder: RunFolder) -> dict[str, Any]:
     return {"complete": True, **made}
 
 
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written (a full disk) is no reason to say anything else."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
 def _log_to(path: Path) -> logging.Handler:
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     return handler

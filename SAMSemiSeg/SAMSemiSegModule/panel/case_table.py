@@ -87,7 +87,8 @@ class CaseTable:
         for row in range(self._byState.rowCount()):
             index = self._byState.index(row, NAME)
             if index.data(ID_ROLE) in caseIds:
-                self._view.selectRow(row)
+                mode = qt.QItemSelectionModel.Select | qt.QItemSelectionModel.Rows
+                self._view.selectionModel().select(index, mode)
 
     def visibleIds(self) -> list[str]:
         """Ids in the order shown, without those filtered away."""

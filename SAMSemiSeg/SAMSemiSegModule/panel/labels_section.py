@@ -58,7 +58,8 @@ class LabelsSection(Section):
             self._leaveEditor()
 
     def editCase(self) -> None:
-        """Open the segment editor on the case on screen."""
+        """Open the segment editor on the case on screen; review comes here too, to correct."""
+        self.button.collapsed = False
         parameters = self.parameters
         segmentation = self.services.view.editable(self.store, parameters)
         editor = self.ui.editor

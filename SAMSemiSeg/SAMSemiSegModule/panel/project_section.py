@@ -42,6 +42,7 @@ class ProjectSection(Section):
         self.onClick(ui.addFolderButton, self._addFolder)
         self.onClick(ui.addDicomButton, self._addFromDicom)
         self.onClick(ui.showCaseButton, self._showSelected)
+        self.onClick(ui.scoreOnlyButton, self._scoreOnly)
         self.onClick(ui.removeCaseButton, self._removeSelected)
         ui.recentBox.activated.connect(self._openRecent)
         ui.filterEdit.textChanged.connect(self._filter)
@@ -207,6 +208,13 @@ class ProjectSection(Section):
         if not selected:
             raise ValueError(_("Select a case in the table first."))
         self._openCase(selected[0])
+
+    def _scoreOnly(self) -> None:
+        selected = self._table.selectedIds()
+        if not selected:
+            raise ValueError(_("Select labeled cases in the table first."))
+        self.store.keepForScoring(selected)
+        self.services.changed()
 
     def _removeSelected(self) -> None:
         selected = self._table.selectedIds()

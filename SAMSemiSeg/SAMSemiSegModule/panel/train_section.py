@@ -20,6 +20,8 @@ from SAMSemiSegModule.scene.plots import CurvePlot
 
 PRESETS = ("quick", "balanced", "paper")
 POLL_MILLISECONDS = 200
+# Of a flood of output only the end is shown; the log file in the run's folder has it all.
+MOST_TEXT = 8000
 # Drawing the curves costs most of a poll; once a second is live enough.
 POLLS_PER_PLOT = 5
 
@@ -210,7 +212,7 @@ class TrainSection(Section):
             self.update()
         update = self.runner.poll()
         if update.text:
-            self.ui.logBox.appendPlainText(update.text.rstrip("\n"))
+            self.ui.logBox.appendPlainText(update.text[-MOST_TEXT:].rstrip("\n"))
         for event in update.events:
             self.progress.take(event)
         if update.events:

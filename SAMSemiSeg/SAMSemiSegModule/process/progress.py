@@ -19,6 +19,8 @@ SHARES = {
     "export": 0.02,
 }
 ORDER = tuple(SHARES)
+# More points than the plot has pixels only cost time.
+MOST_POINTS = 600
 
 
 @dataclass
@@ -120,14 +122,18 @@ class RunProgress:
                 while points and points[-1][0] >= step:
                     points.pop()
                 points.append((float(step), float(value)))
+                if len(points) > MOST_POINTS:
+                    points[:] = points[::2]
 
 
 def inWords(seconds: float | None) -> str:
     """A time left: "about 3 minutes"."""
     if seconds is None:
         return _("time left not known yet")
-    if seconds < 60:
+    if seconds < 45:
         return _("less than a minute left")
+    if seconds < 90:
+        return _("about a minute left")
     if seconds < 90 * 60:
         return _("about {count} minutes left").format(count=max(round(seconds / 60), 1))
     return _("about {count:.1f} hours left").format(count=seconds / 3600)

@@ -45,7 +45,9 @@ class CaseView:
             self.leave(parameters)
         segmentation = self._segmentation(store, case, volume, key)
         uncertainty = self._uncertainty(store, case, volume)
-        others = [parameters.caseSegmentation]
+        # Segmentations of other cases would lie over this one; those of no case are left alone.
+        nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        others = [node for node in nodes if node.GetAttribute(CASE)]
         parameters.caseId = case.id
         parameters.caseVolume = volume
         parameters.caseSegmentation = segmentation

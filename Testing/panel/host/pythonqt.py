@@ -8,6 +8,7 @@ should not pass in silence. Only what differs is changed; all else is Qt itself.
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import types
 from collections.abc import Callable
@@ -19,6 +20,12 @@ from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 _VIRTUAL = {"sizeHint", "minimumSizeHint"}
 _PYSIDE_ONLY = {"Signal", "Slot", "Property", "ClassInfo", "QEnum", "QFlag", "SIGNAL", "SLOT"}
 _GONE_IN_QT6 = {"QRegExp", "QDesktopWidget", "QTextCodec", "QStringListModel_"}
+
+# PySide 6.12 gives back references to None and the like that it never took, as if they were
+# immortal, which they are from Python 3.12 on; before, the interpreter dies of it after a while.
+if sys.version_info < (3, 12):
+    for constant in (None, True, False, "", (), *range(-5, 257)):
+        ctypes.c_ssize_t.from_address(id(constant)).value += 1 << 40
 
 _customWidgets: dict[str, Callable[[Any], Any]] = {}
 

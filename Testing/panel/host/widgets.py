@@ -47,14 +47,18 @@ class _NodeList:
     def _observe(self, scene: Any) -> None:
         import slicer
 
-        self._scene = scene
+        if self._scene is not None:
+            return
+        self._scene, self._tags = scene, []
         for event in (
             slicer.vtkMRMLScene.NodeAddedEvent,
             slicer.vtkMRMLScene.NodeRemovedEvent,
             slicer.vtkMRMLScene.EndCloseEvent,
             slicer.vtkMRMLScene.EndImportEvent,
         ):
-            scene.AddObserver(event, lambda *_: self._rebuild())
+            self._tags.append(scene.AddObserver(event, lambda *_: self._rebuild()))
+        tags = self._tags
+        self.destroyed.connect(lambda: [scene.RemoveObserver(tag) for tag in tags])
         self._rebuild()
 
     def _nodes(self) -> list[Any]:

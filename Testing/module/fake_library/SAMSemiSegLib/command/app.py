@@ -11,6 +11,10 @@ from pathlib import Path
 
 def main() -> None:
     behavior, folder = sys.argv[1], Path(sys.argv[2])
+    if behavior == "train":  # as the panel starts it; the behavior comes by the environment
+        behavior = os.environ["FAKE_BEHAVIOR"]
+        folder = folder / "runs" / sys.argv[sys.argv.index("--run") + 1]
+        (folder / "config.json").write_text(json.dumps({"arguments": sys.argv[1:]}))
     getattr(sys.modules[__name__], behavior)(folder)
 
 
@@ -86,6 +90,17 @@ def garbage(folder: Path) -> None:
     with (folder / "events.jsonl").open("ab") as file:
         file.write(b"\xff{]\n[1, 2]\n")
     succeed(folder)
+
+
+def flood(folder: Path) -> None:
+    """Writes as much as it can, in text and in events, until it is cancelled."""
+    step = 0
+    while not (folder / "cancel").exists():
+        step += 1
+        print("x" * 200, flush=True)
+        values = {"loss": 1 / step, "consistency": 0.1}
+        _emit(folder, kind="progress", step=step, total=10**6, values=values)
+    os._exit(5)
 
 
 def outlive(folder: Path) -> None:
