@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,10 +94,8 @@ def gather(folder: Path) -> Material:
 def _ended(events: Path) -> bool:
     """Whether the last thing the run told is its end. The manifest cannot be asked: it is written
     after the report."""
-    last: dict[str, Any] = {}
-    for last in read_events(events):
-        pass
-    return last.get("kind") == "end"
+    last = deque(read_events(events), maxlen=1)
+    return bool(last) and last[0].get("kind") == "end"
 
 
 def is_loss(name: str) -> bool:
