@@ -2,9 +2,15 @@
 
 Source: Tarvainen and Valpola, Mean teachers are better role models (NeurIPS 2017).
 
-Batch norm: in training the teacher normalizes by the batch in hand, as in the published code. That
-code leaves its running statistics to chance; here they do not move in its forward passes and are
-averaged like the weights, so that the teacher can be evaluated and kept as the final model.
+Labeled and unlabeled crops go through the networks one batch after the other, so that batch norm
+normalizes each by itself. The published code joins them. With one labeled volume that failed
+(hippocampus, 150 steps, one seed: Dice 0.16 joined, 0.58 apart, 0.58 supervised) although the
+supervised loss was lower: as it seems, the network tells the ever same labeled volume by how it
+differs from the rest of the batch, and fits that. With instance norm there was no such difference.
+
+Batch norm of the teacher: in training it normalizes by the batch in hand, as in the published code.
+That code leaves its running statistics to chance; here they do not move in its forward passes and
+are averaged like the weights, so that the teacher can be evaluated and kept as the final model.
 """
 
 from __future__ import annotations
@@ -143,7 +149,7 @@ class NoisyTeacherMethod(TeacherMethod):
             return supervised_step(self.student, labeled)
         n = len(labeled.image)
         images = torch.cat([labeled.image, unlabeled.image])
-        logits = self.student(images)
+        logits = torch.cat([self.student(labeled.image), self.student(unlabeled.image)])
         consistency, values = self.consistency(images, logits, n, progress)
         return StepResult(
             {

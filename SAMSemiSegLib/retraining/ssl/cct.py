@@ -61,9 +61,20 @@ class CrossConsistencyTraining(SSLMethod):
         weight = ramped_weight(self.options, progress.fraction)
         if unlabeled is None or weight == 0:
             return supervised_step(self.student, labeled)
-        n = len(labeled.image)
-        features = self.student.encode(torch.cat([labeled.image, unlabeled.image]))
-        main = self.student.decode(features).logits
+        known = self._decode(labeled.image)
+        main, *others = self._decode(unlabeled.image)
+        terms = [segmentation_loss(logits, labeled.labels) for logits in known]
+        target = main.detach().float().softmax(1)
+        agreement = [(o.float().softmax(1) - target).square().mean() for o in others]
+        losses = {
+            "supervised": torch.stack(terms).mean(),
+            "consistency": weight * torch.stack(agreement).mean(),
+        }
+        return StepResult(losses, main, {"consistency_weight": weight})
+
+    def _decode(self, images: Tensor) -> list[Tensor]:
+        """Logits of the main decoder and of the three others."""
+        features = self.student.encode(images)
         disturbances = (
             lambda x: feature_noise(x, self.options.noise),
             lambda x: F.dropout3d(x, self.options.dropout),
@@ -73,14 +84,7 @@ class CrossConsistencyTraining(SSLMethod):
             decoder([disturb(x) for x in features])
             for decoder, disturb in zip(self.auxiliary, disturbances, strict=True)
         ]
-        terms = [segmentation_loss(logits[:n], labeled.labels) for logits in (main, *others)]
-        target = main[n:].detach().float().softmax(1)
-        agreement = [(o[n:].float().softmax(1) - target).square().mean() for o in others]
-        losses = {
-            "supervised": torch.stack(terms).mean(),
-            "consistency": weight * torch.stack(agreement).mean(),
-        }
-        return StepResult(losses, main[n:], {"consistency_weight": weight})
+        return [self.student.decode(features).logits, *others]
 
     def final_net(self) -> nn.Module:
         return self.student

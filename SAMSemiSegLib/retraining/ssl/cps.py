@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from SAMSemiSegLib.retraining.ramp import RampOptions, ramped_weight
@@ -47,21 +46,17 @@ class CrossPseudoSupervision(SSLMethod):
         self, labeled: LabeledBatch, unlabeled: UnlabeledBatch | None, progress: Progress
     ) -> StepResult:
         weight = ramped_weight(self.options, progress.fraction)
-        n = len(labeled.image)
-        images = labeled.image
-        if unlabeled is not None and weight > 0:
-            images = torch.cat([images, unlabeled.image])
-        first, second = self.student(images), self.peer(images)
         losses = {
-            "supervised": segmentation_loss(first[:n], labeled.labels),
-            "supervised_peer": segmentation_loss(second[:n], labeled.labels),
+            "supervised": segmentation_loss(self.student(labeled.image), labeled.labels),
+            "supervised_peer": segmentation_loss(self.peer(labeled.image), labeled.labels),
         }
-        if len(images) == n:
+        if unlabeled is None or weight == 0:
             return StepResult(losses)
-        losses["consistency"] = weight * cross_pseudo_loss(first[n:], second[n:])
-        agree = (first[n:].argmax(1) == second[n:].argmax(1)).float().mean()
+        first, second = self.student(unlabeled.image), self.peer(unlabeled.image)
+        losses["consistency"] = weight * cross_pseudo_loss(first, second)
+        agree = (first.argmax(1) == second.argmax(1)).float().mean()
         values = {"consistency_weight": weight, "agreement": float(agree)}
-        return StepResult(losses, first[n:], values)
+        return StepResult(losses, first, values)
 
     def final_net(self) -> nn.Module:
         return self.student

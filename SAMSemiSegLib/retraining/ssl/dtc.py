@@ -58,18 +58,19 @@ class DualTaskConsistency(SSLMethod):
         weight = ramped_weight(self.options, progress.fraction)
         if unlabeled is None or weight == 0:
             return supervised_step(self.student, labeled)
-        n = len(labeled.image)
-        output = self.student.forward_heads(torch.cat([labeled.image, unlabeled.image]))
-        assert output.distance is not None
-        distance = output.distance.float()
+        known = self.student.forward_heads(labeled.image)
+        other = self.student.forward_heads(unlabeled.image)
+        assert known.distance is not None and other.distance is not None
+        distance = torch.cat([known.distance, other.distance]).float()
+        logits = torch.cat([known.logits, other.logits])
         target = signed_distance(labeled.labels, self.channels)
-        known = labeled.labels != IGNORE
+        regression = distance_loss(known.distance.float(), target, labeled.labels != IGNORE)
         losses = {
-            "supervised": segmentation_loss(output.logits[:n], labeled.labels),
-            "distance": self.options.distance_weight * distance_loss(distance[:n], target, known),
-            "consistency": weight * dual_task_loss(output.logits, distance, self.options.steepness),
+            "supervised": segmentation_loss(known.logits, labeled.labels),
+            "distance": self.options.distance_weight * regression,
+            "consistency": weight * dual_task_loss(logits, distance, self.options.steepness),
         }
-        return StepResult(losses, output.logits[n:], {"consistency_weight": weight})
+        return StepResult(losses, other.logits, {"consistency_weight": weight})
 
     def final_net(self) -> nn.Module:
         return self.student

@@ -22,7 +22,6 @@ from SAMSemiSegLib.retraining.ssl.method import (
 )
 from SAMSemiSegLib.retraining.teacher import TeacherMethod, TeacherOptions
 from SAMSemiSegLib.run.settings import Fraction
-from SAMSemiSegLib.training.losses import segmentation_loss
 from SAMSemiSegLib.training.progress import Progress
 
 
@@ -52,19 +51,15 @@ class FixMatch(TeacherMethod):
         weight = self.weight(progress)
         if unlabeled is None or weight == 0:
             return supervised_step(self.student, labeled)
-        n = len(labeled.image)
         training = self.student.training
         self.student.eval()  # no dropout in the label
         with torch.no_grad():
             weak = self.student(unlabeled.image).float().softmax(1)
         self.student.train(training)
         strong = strongly_augmented(unlabeled.image, int(self.options.boxes))
-        logits = self.student(torch.cat([labeled.image, strong]))
-        loss, share = confident_cross_entropy(logits[n:], weak, self.options.threshold)
-        losses = {
-            "supervised": segmentation_loss(logits[:n], labeled.labels),
-            "consistency": weight * loss,
-        }
+        losses = supervised_step(self.student, labeled).losses
+        loss, share = confident_cross_entropy(self.student(strong), weak, self.options.threshold)
+        losses["consistency"] = weight * loss
         return StepResult(
             losses, None, {"consistency_weight": weight, "confident_share": float(share)}
         )

@@ -22,7 +22,6 @@ from SAMSemiSegLib.retraining.ssl.method import (
     UnlabeledBatch,
 )
 from SAMSemiSegLib.retraining.teacher import TeacherMethod, TeacherOptions
-from SAMSemiSegLib.training.losses import segmentation_loss
 from SAMSemiSegLib.training.progress import Progress
 
 
@@ -49,17 +48,14 @@ class InterpolationConsistencyTraining(TeacherMethod):
         weight = self.weight(progress)
         if unlabeled is None or weight == 0:
             return supervised_step(self.student, labeled)
-        half, n = len(unlabeled.image) // 2, len(labeled.image)
+        half = len(unlabeled.image) // 2
         x0, x1 = unlabeled.image[:half], unlabeled.image[half : 2 * half]
         alpha = torch.full((half, 1, 1, 1, 1), self.options.alpha)
         m = Beta(alpha, alpha).sample().to(x0)
         with torch.no_grad():
             answers = self.teacher(torch.cat([x0, x1])).float().softmax(1)
             target = m * answers[:half] + (1 - m) * answers[half:]
-        logits = self.student(torch.cat([labeled.image, m * x0 + (1 - m) * x1]))
-        difference = logits[n:].float().softmax(1) - target
-        losses = {
-            "supervised": segmentation_loss(logits[:n], labeled.labels),
-            "consistency": weight * difference.square().mean(),
-        }
+        losses = supervised_step(self.student, labeled).losses
+        difference = self.student(m * x0 + (1 - m) * x1).float().softmax(1) - target
+        losses["consistency"] = weight * difference.square().mean()
         return StepResult(losses, None, {"consistency_weight": weight})

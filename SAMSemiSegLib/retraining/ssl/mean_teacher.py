@@ -7,6 +7,7 @@ crops, ε = clamp(N(0, 0.1²), ±0.2), λ(t) = 0.1·exp(-5(1-t)²).
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from SAMSemiSegLib.retraining.ssl.method import METHODS
@@ -25,5 +26,6 @@ class MeanTeacher(NoisyTeacherMethod):
     def consistency(
         self, images: Tensor, logits: Tensor, labeled: int, progress: Progress
     ) -> tuple[Tensor, dict[str, float]]:
-        difference = logits.float().softmax(1) - self.ask_teacher(images)
+        teacher = [self.ask_teacher(part) for part in (images[:labeled], images[labeled:])]
+        difference = logits.float().softmax(1) - torch.cat(teacher)
         return difference.square().mean(), {}

@@ -65,13 +65,12 @@ class SelfTraining(SSLMethod):
         with torch.no_grad():
             self.labeler.eval()
             labels = self.labeler(unlabeled.image).argmax(1)
-        n = len(labeled.image)
-        logits = self.student(torch.cat([labeled.image, unlabeled.image]))
+        known, logits = self.student(labeled.image), self.student(unlabeled.image)
         losses = {
-            "supervised": segmentation_loss(logits[:n], labeled.labels),
-            "consistency": weight * segmentation_loss(logits[n:], labels),
+            "supervised": segmentation_loss(known, labeled.labels),
+            "consistency": weight * segmentation_loss(logits, labels),
         }
-        return StepResult(losses, logits[n:])
+        return StepResult(losses, logits)
 
     def after_step(self, progress: Progress) -> None:
         step, total = progress.step, progress.total

@@ -53,16 +53,15 @@ class UncertaintyRectifiedPyramidConsistency(SSLMethod):
         weight = ramped_weight(self.options, progress.fraction)
         if unlabeled is None or weight == 0:
             return supervised_step(self.student, labeled)
-        n = len(labeled.image)
-        output = self.student.forward_heads(torch.cat([labeled.image, unlabeled.image]))
-        stages = [output.logits, *output.deep]
-        terms = [segmentation_loss(logits[:n], labeled.labels) for logits in stages]
+        known = self.student.forward_heads(labeled.image)
+        output = self.student.forward_heads(unlabeled.image)
+        stages = [logits.float().softmax(1) for logits in (output.logits, *output.deep)]
+        terms = [segmentation_loss(x, labeled.labels) for x in (known.logits, *known.deep)]
         losses = {
             "supervised": torch.stack(terms).mean(),
-            "consistency": weight
-            * pyramid_consistency([logits[n:].float().softmax(1) for logits in stages]),
+            "consistency": weight * pyramid_consistency(stages),
         }
-        return StepResult(losses, output.logits[n:], {"consistency_weight": weight})
+        return StepResult(losses, output.logits, {"consistency_weight": weight})
 
     def final_net(self) -> nn.Module:
         return self.student
