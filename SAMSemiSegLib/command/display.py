@@ -21,6 +21,7 @@ TITLES = {
     "pseudolabels": "Writing pseudo-labels",
     "supervised": "Supervised V-Net",
     "retraining": "Re-training the V-Net",
+    "selection": "Selecting confident volumes",
     "evaluation": "Evaluating",
     "proposals": "Segmenting the unlabeled cases",
     "export": "Exporting",

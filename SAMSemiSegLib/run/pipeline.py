@@ -6,8 +6,9 @@ import contextlib
 import copy
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from SAMSemiSegLib.atomic import is_disk_full
 from SAMSemiSegLib.errors import UserError
 from SAMSemiSegLib.evaluation.scores import Scores
-from SAMSemiSegLib.evaluation.stage import evaluate
+from SAMSemiSegLib.evaluation.stage import Predict, evaluate
 from SAMSemiSegLib.export.stage import export_model
 from SAMSemiSegLib.finetuning.stage import build_strategy, finetune
 from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy
@@ -32,6 +33,7 @@ from SAMSemiSegLib.run.cancellation import Cancellation
 from SAMSemiSegLib.run.events import Events, Listener
 from SAMSemiSegLib.run.folder import RunFolder
 from SAMSemiSegLib.run.proposals import write_proposals
+from SAMSemiSegLib.run.selection import ConfidentCase, choose_confident
 from SAMSemiSegLib.run.settings import RunSettings
 from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.training.devices import make_accelerator
@@ -129,7 +131,7 @@ class Pipeline:
         evaluation = [case for case in cases if case.part == "evaluation"]
         scores = Scores()
 
-        def score(row: str, predict: Callable[[PreparedCase], np.ndarray[Any, Any]]) -> None:
+        def score(row: str, predict: Predict) -> None:
             kept = self.folder / "evaluation" / f"{row}.json"
             if kept.exists():
                 found = Scores.from_json(kept)
@@ -141,36 +143,20 @@ class Pipeline:
 
         if self.settings.supervised_baseline:
             baseline = self._supervised(cases)
-            score("supervised only", lambda case: self._probabilities(baseline, case))
-        pseudo_labels: dict[str, Path] = {}
-        wanted = self.settings.retraining.pseudo_label_mode != "off"
-        if wanted and unlabeled:
-            strategy = self._finetuned(cases)
-            folder = self.folder / "pseudolabels"
-            write_pseudo_labels(
-                strategy,
-                unlabeled,
-                self.settings.pseudolabels,
-                labels.names,
-                labels.colors,
-                folder,
-                self.context,
-                self.spacing,
-            )
-            pseudo_labels = {case.id: folder / f"{case.id}.npz" for case in unlabeled}
-            score("pseudo-labels", lambda case: self._pseudo_probabilities(strategy, case))
-            # Room for the V-Net: re-training never needs the foundation model.
-            strategy.to("cpu")
-        final = retrain(
-            cases,
-            pseudo_labels,
-            labels.channels,
-            self.settings,
-            self.folder / "retraining",
-            self.context,
-            self.spacing,
-        )
-        score("re-trained", lambda case: self._probabilities(final, case))
+            score("supervised only", partial(self._probabilities, baseline))
+        final = self._round("", cases, {}, score)
+        if self.settings.retraining.pseudo_label_mode == "selected" and unlabeled:
+            for number in range(1, 1 + self.settings.retraining.selection.rounds):
+                folder = self.folder / f"round-{number}"
+                chosen = choose_confident(
+                    cases,
+                    partial(self._probabilities, final),
+                    self.settings.retraining.selection,
+                    labels.channels,
+                    folder,
+                    self.context,
+                )
+                final = self._round(f"round {number}", cases, chosen, score)
         if self.context.main and scores.rows:
             scores.to_json(self.folder / "evaluation" / "scores.json")
             scores.to_csv(self.folder / "evaluation" / "scores.csv")
@@ -181,7 +167,7 @@ class Pipeline:
         write_proposals(
             self.project,
             unlabeled,
-            lambda case: self._probabilities(final, case),
+            partial(self._probabilities, final),
             preprocessor,
             self.folder / "proposals",
             self.context,
@@ -194,18 +180,69 @@ class Pipeline:
         self.context.wait()
         return scores
 
-    def _finetuned(self, cases: list[PreparedCase]) -> FinetuningStrategy:
-        strategy = build_strategy(self.settings, self.project.label_set.channels, self.context)
-        finetune(
-            strategy,
-            [case for case in cases if case.part == "labeled"],
-            [case for case in cases if case.part == "unlabeled"],
+    def _round(
+        self,
+        title: str,
+        cases: list[PreparedCase],
+        confident: Mapping[str, ConfidentCase],
+        score: Callable[[str, Predict], None],
+    ) -> RetrainedNet:
+        """Fine-tuning, pseudo-labels and re-training, once.
+
+        Args:
+            title: of the round, empty for the first.
+            cases: all of the run.
+            confident: unlabeled cases that fine-tune the foundation model too, with the V-Net's
+                labels; their pseudo-labels take no part in re-training.
+            score: adds a row to the table.
+        """
+        labels = self.project.label_set
+        base = self.folder / title.replace(" ", "-")
+        stage = f":{title}" if title else ""
+        row = f" ({title})" if title else ""
+        unlabeled = [case for case in cases if case.part == "unlabeled"]
+        pseudo_labels: dict[str, Path] = {}
+        if self.settings.retraining.pseudo_label_mode != "off" and unlabeled:
+            strategy = build_strategy(self.settings, labels.channels, self.context)
+            finetune(
+                strategy,
+                [*(case for case in cases if case.part == "labeled"), *confident.values()],
+                [case for case in unlabeled if case.id not in confident],
+                self.settings,
+                base / "finetuning",
+                self.context,
+                self.spacing,
+                f"finetuning{stage}",
+            )
+            folder = base / "pseudolabels"
+            write_pseudo_labels(
+                strategy,
+                unlabeled,
+                self.settings.pseudolabels,
+                labels.names,
+                labels.colors,
+                folder,
+                self.context,
+                self.spacing,
+                f"pseudolabels{stage}",
+            )
+            pseudo_labels = {case.id: folder / f"{case.id}.npz" for case in unlabeled}
+            score(f"pseudo-labels{row}", partial(self._pseudo_probabilities, strategy))
+            # Room for the V-Net: re-training never needs the foundation model.
+            strategy.to("cpu")
+        trained = retrain(
+            cases,
+            pseudo_labels,
+            labels.channels,
             self.settings,
-            self.folder / "finetuning",
+            base / "retraining",
             self.context,
             self.spacing,
+            f"retraining{stage}",
+            {case.id: case.id not in confident for case in unlabeled},
         )
-        return strategy
+        score(f"re-trained{row}", partial(self._probabilities, trained))
+        return trained
 
     def _supervised(self, cases: list[PreparedCase]) -> RetrainedNet:
         """The V-Net on the labeled cases alone."""
@@ -257,6 +294,9 @@ def _manifest(folder: RunFolder) -> dict[str, Any]:
         "onnx": "model/model.onnx",
         "bundle": "model/bundle",
     }
+    for later in sorted(folder.path.glob("round-*")):
+        candidates["net"] = f"{later.name}/retraining/net.safetensors"
+        candidates["pseudolabels"] = f"{later.name}/pseudolabels"
     made = {name: path for name, path in candidates.items() if (folder / path).exists()}
     return {"complete": True, **made}
 

@@ -123,6 +123,28 @@ class NetSettings(Settings):
     dropout: Fraction = 0.5
 
 
+class SelectionSettings(Settings):
+    """SFR+: which volumes the re-trained net is confident of."""
+
+    rounds: Positive = 2
+    """After the first (which is SFR): select, fine-tune again on labeled and confident volumes,
+    write new pseudo-labels, re-train."""
+    confidence: Literal["everywhere", "foreground"] = "everywhere"
+    """Mean over all voxels, as printed; or over those whose foreground probability is above 0.1."""
+    mode: Literal["threshold", "quantile"] = "threshold"
+    threshold: Fraction = 0.985
+    """For ``mode = threshold``: confident from this mean confidence on."""
+    quantile: Fraction = 0.4
+    """For ``mode = quantile``: the share of the volumes that counts as confident."""
+    smallest: Annotated[float, Field(ge=0)] = 0.3
+    largest: Annotated[float, Field(gt=0)] = 3.0
+    """The predicted foreground's share of the volume must be between ``smallest`` and ``largest``
+    times the labeled volumes' median."""
+    wholeness: Fraction = 0.7
+    """A class's largest component must hold this many times the share that it holds in the labeled
+    volumes."""
+
+
 class RetrainingSettings(Settings):
     """Stage 3: the V-Net, semi-supervised."""
 
@@ -144,6 +166,7 @@ class RetrainingSettings(Settings):
     augmentation: AugmentationSettings = AugmentationSettings()
     pseudo_label_mode: Literal["off", "on", "selected"] = "on"
     """``off``: the plain method; ``on``: SFR; ``selected``: SFR+."""
+    selection: SelectionSettings = SelectionSettings()
     pseudo_label_weight: Annotated[float, Field(ge=0)] = 1.0
     pseudo_label_schedule: Literal["constant", "ramp_up", "ramp_down"] = "constant"
     pseudo_label_target: Literal["hard", "soft"] = "hard"
@@ -152,25 +175,6 @@ class RetrainingSettings(Settings):
     final_model: Literal["last", "ema"] = "last"
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Overlap of the sliding window at prediction."""
-
-
-class SelectionSettings(Settings):
-    """SFR+: which volumes the re-trained net is confident of."""
-
-    confidence: Literal["everywhere", "foreground"] = "everywhere"
-    """Mean over all voxels, as printed; or over those whose foreground probability is above 0.1."""
-    mode: Literal["threshold", "quantile"] = "threshold"
-    threshold: Fraction = 0.985
-    """For ``mode = threshold``: confident from this mean confidence on."""
-    quantile: Fraction = 0.4
-    """For ``mode = quantile``: the share of the volumes that counts as confident."""
-    smallest: Annotated[float, Field(ge=0)] = 0.3
-    largest: Annotated[float, Field(gt=0)] = 3.0
-    """The predicted foreground's share of the volume must be between ``smallest`` and ``largest``
-    times the labeled volumes' median."""
-    wholeness: Fraction = 0.7
-    """A class's largest component must hold this many times the share that it holds in the labeled
-    volumes."""
 
 
 class RunSettings(Settings):

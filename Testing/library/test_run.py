@@ -233,3 +233,22 @@ def _tiny():  # type: ignore[no-untyped-def]
     from SAMSemiSegLib.run.presets import load_settings
 
     return load_settings("tiny")
+
+
+def test_rounds_of_selection_fine_tune_on_confident_volumes(project: Project) -> None:
+    """SFR+: with a quantile of all, guards off, every volume is confident in the second round."""
+    sure = ["mode=quantile", "quantile=1", "smallest=0", "largest=1000", "wholeness=0", "rounds=1"]
+    settings = ["--preset", "tiny", "--set", "retraining.pseudo_label_mode=selected"]
+    for assignment in sure:
+        settings += ["--set", f"retraining.selection.{assignment}"]
+    done = train(project, "plus", *settings, "--set", "export=[]", "--json")
+    assert done.returncode == 0, done.stderr
+    folder = run_folder(project, "plus")
+    decisions = json.loads((folder / "round-1" / "selection.json").read_text())
+    assert len(decisions) == 3
+    for case_id, decision in decisions.items():
+        assert (folder / "round-1" / "labels" / f"{case_id}.npy").exists()
+        assert decision["reason"]
+    rows = {row["row"] for row in json.loads(done.stdout)["rows"]}
+    assert {"re-trained", "re-trained (round 1)", "pseudo-labels (round 1)"} <= rows
+    assert json.loads(folder.manifest.read_text())["net"].startswith("round-1")

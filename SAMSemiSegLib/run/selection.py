@@ -1,0 +1,91 @@
+"""SFR+ between two rounds: ask the re-trained net how sure it is of each unlabeled volume, and let
+the volumes it is sure of fine-tune the foundation model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from SAMSemiSegLib.atomic import replacing, write_json
+from SAMSemiSegLib.preprocessing.stage import PreparedCase
+from SAMSemiSegLib.retraining.selection import Evidence, Shape, select
+from SAMSemiSegLib.run.settings import SelectionSettings
+from SAMSemiSegLib.training.context import Context
+
+
+@dataclass(frozen=True)
+class ConfidentCase:
+    """An unlabeled volume with the re-trained net's own segmentation as its label."""
+
+    case: PreparedCase
+    label_path: Path
+
+    @property
+    def id(self) -> str:
+        return self.case.id
+
+    @property
+    def image(self) -> np.ndarray[Any, Any]:
+        return self.case.image
+
+    @property
+    def labels(self) -> np.ndarray[Any, Any]:
+        array: np.ndarray[Any, Any] = np.load(self.label_path, mmap_mode="r")
+        return array
+
+
+def choose_confident(
+    cases: Sequence[PreparedCase],
+    predict: Callable[[PreparedCase], np.ndarray[Any, Any]],
+    settings: SelectionSettings,
+    channels: int,
+    folder: Path,
+    context: Context,
+) -> dict[str, ConfidentCase]:
+    """The confident volumes by case id; ``folder/selection.json`` says why each is or is not.
+
+    Args:
+        cases: labeled ones give the usual shape, unlabeled ones are judged.
+        predict: probabilities (K, X, Y, Z) of the re-trained net.
+        settings: threshold or quantile, and the guards.
+        channels: K.
+        folder: of the round.
+        context: collaborators; the cases are shared out over the processes.
+    """
+    from accelerate.utils import gather_object
+
+    unlabeled = [case for case in cases if case.part == "unlabeled"]
+    known = [Shape.of(np.array(case.labels), channels) for case in cases if case.part == "labeled"]
+    mine = set(context.share([case.id for case in unlabeled]))
+    context.events.stage(f"selection:{folder.name.replace('-', ' ')}", len(unlabeled))
+    evidence: list[tuple[str, Evidence]] = []
+    for number, case in enumerate(unlabeled, 1):
+        context.cancellation.check()
+        if case.id in mine:
+            probabilities = predict(case)
+            evidence.append((case.id, Evidence.of(probabilities)))
+            with replacing(_label_path(folder, case)) as temporary:
+                np.save(temporary, probabilities.argmax(0).astype(np.uint8))
+        context.events.progress(number, len(unlabeled))
+    if context.accelerator.num_processes > 1:
+        evidence = gather_object(evidence)
+    decisions = select(dict(evidence), known, settings)
+    chosen = {
+        case.id: ConfidentCase(case, _label_path(folder, case))
+        for case in unlabeled
+        if decisions[case.id].confident
+    }
+    if context.main:
+        write_json(folder / "selection.json", {id: vars(d) for id, d in decisions.items()})
+        context.events.message(f"{len(chosen)} of {len(unlabeled)} volumes are confident.")
+    context.wait()
+    context.events.done()
+    return chosen
+
+
+def _label_path(folder: Path, case: PreparedCase) -> Path:
+    return folder / "labels" / f"{case.id}.npy"
