@@ -28,6 +28,9 @@ $(STAMP): pyproject.toml
 	  if command -v nvidia-smi >/dev/null; then $(BIN)/pip install -q torch; \
 	  else $(BIN)/pip install -q torch==2.13.0 || $(BIN)/pip install -q torch; fi
 	$(BIN)/pip install -q -e ".[test]"
+	# Slicer's own MRML and Qt, for the module's tests; there are no wheels for every platform.
+	$(BIN)/pip install -q "samsemiseg[slicer-test] @ file://$(CURDIR)" 2>/dev/null || \
+	  echo "slicer-core or PySide6 is missing: the module's tests will be skipped"
 	touch $(STAMP)
 
 clean:

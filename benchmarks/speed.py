@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -85,6 +86,18 @@ def timed(function: Callable[[], object], device: str, times: int = 3) -> float:
     return round(statistics.median(seconds[1:]), 3)
 
 
+def _train_step(net, x, y, dtype) -> None:
+    """Forward and backward of one batch, as the training loop does it."""
+    import torch
+
+    from SAMSemiSegLib.training.losses import segmentation_loss
+
+    with torch.autocast(x.device.type, dtype, enabled=dtype is not None):
+        loss = segmentation_loss(net(x), y)
+    loss.backward()
+    net.zero_grad()
+
+
 @row
 def help_text(device: str) -> list[Row]:
     """``samsemiseg --help``."""
@@ -100,7 +113,6 @@ def vnet(device: str) -> list[Row]:
 
     from SAMSemiSegLib.retraining.vnet import VNet
     from SAMSemiSegLib.run.settings import NetSettings
-    from SAMSemiSegLib.training.losses import segmentation_loss
 
     rows: list[Row] = []
     for width in (8, 16):
@@ -110,13 +122,7 @@ def vnet(device: str) -> list[Row]:
         x = x.to(memory_format=torch.channels_last_3d)
         y = torch.zeros(2, 112, 112, 80, dtype=torch.uint8, device=device)
         for dtype in (None, torch.bfloat16):
-
-            def step(net: VNet = net, dtype: torch.dtype | None = dtype) -> None:
-                with torch.autocast(device, dtype, enabled=dtype is not None):
-                    loss = segmentation_loss(net(x), y)
-                loss.backward()
-                net.zero_grad()
-
+            step = partial(_train_step, net, x, y, dtype)
             what = f"V-Net width {width}, 2 x 112x112x80, {'bf16' if dtype else 'fp32'}, step"
             rows.append({"what": what, "seconds": timed(step, device), "peak_gb": peak_gb(device)})
     return rows
@@ -128,7 +134,6 @@ def _sam_step(name: str, sides: tuple[int, int], device: str, checkpointing: boo
     from SAMSemiSegLib.finetuning.adapters.lora import add_lora
     from SAMSemiSegLib.foundation.model import FOUNDATION
     from SAMSemiSegLib.foundation.semantic import SemanticSAM
-    from SAMSemiSegLib.training.losses import segmentation_loss
 
     rows: list[Row] = []
     for dtype in (torch.bfloat16, None) if device == "cuda" else (None, torch.bfloat16):
@@ -140,12 +145,7 @@ def _sam_step(name: str, sides: tuple[int, int], device: str, checkpointing: boo
         canvas = torch.randn(1, 1, *sides, device=device)
         labels = torch.zeros(1, *sides, dtype=torch.uint8, device=device)
 
-        def step(net: SemanticSAM = net, dtype: torch.dtype | None = dtype) -> None:
-            with torch.autocast(device, dtype, enabled=dtype is not None):
-                loss = segmentation_loss(net(canvas), labels)
-            loss.backward()
-            net.zero_grad()
-
+        step = partial(_train_step, net, canvas, labels, dtype)
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         kind = "bf16" if dtype else "fp32"

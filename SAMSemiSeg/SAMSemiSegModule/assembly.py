@@ -8,10 +8,10 @@ from typing import Any
 
 from SAMSemiSegModule.install.installer import SlicerInstaller
 from SAMSemiSegModule.panel.dialogs import QtDialogs
-from SAMSemiSegModule.panel.model_section import hasSegmentations
 from SAMSemiSegModule.panel.panel import Panel
 from SAMSemiSegModule.panel.services import Services
 from SAMSemiSegModule.process.command import libraryFolder, slicerCommand
+from SAMSemiSegModule.process.prediction import isComplete
 from SAMSemiSegModule.process.query import CommandQuery
 from SAMSemiSegModule.process.runner import ProcessRunner
 from SAMSemiSegModule.scene.case_view import CaseView
@@ -28,7 +28,7 @@ def buildPanel(layout: Any, resourcePath: Callable[[str], str]) -> Panel:
     services = Services(
         store=ProjectStore(),
         trainer=ProcessRunner(slicerCommand),
-        predictor=ProcessRunner(slicerCommand, hasSegmentations),
+        predictor=ProcessRunner(slicerCommand, isComplete),
         ask=lambda arguments: CommandQuery(slicerCommand(), arguments),
         view=CaseView(),
         installer=SlicerInstaller(Path(resourcePath("requirements.txt"))),

@@ -12,8 +12,10 @@ from slicer.i18n import tr as _
 
 from SAMSemiSegModule.panel.section import Section
 from SAMSemiSegModule.process.arguments import predictArguments
+from SAMSemiSegModule.process.prediction import expect, resultOf
 from SAMSemiSegModule.process.runner import hasManifest
 from SAMSemiSegModule.scene.hierarchy import placeBeside
+from SAMSemiSegModule.scene.views import showOnly, showVolume
 from SAMSemiSegModule.scene.volumes import exportVolume
 from SAMSemiSegModule.store import readScores
 
@@ -31,7 +33,9 @@ class ModelSection(Section):
         ui = self.ui
         self._job: tuple[Any, Path] | None = None
         self._shownRun: Path | None = None
-        ui.scoreTable.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        header = ui.scoreTable.horizontalHeader()
+        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
         for name in MODELS:
             ui.formatBox.addItem(name, name)
         self.onClick(ui.reportButton, self._openReport)
@@ -98,10 +102,10 @@ class ModelSection(Section):
     def applyToVolume(self) -> None:
         """Segment the chosen volume in the background; the result comes into the scene."""
         volume = self.ui.applyVolumeSelector.currentNode()
-        folder = self._newJobFolder()
-        image = folder / "volume.nrrd"
+        job = self._newJobFolder()
+        image = job / "volume.nrrd"
         exportVolume(volume, image)
-        self._startJob([image], folder, volume)
+        self._startJob([image], job, job, volume)
 
     def applyToFiles(self) -> None:
         """Segment many files in the background; the results lie in a folder."""
@@ -110,7 +114,7 @@ class ModelSection(Section):
             return
         folder = self.services.dialogs.pickFolder(_("Folder for the segmentations"))
         if folder is not None:
-            self._startJob(images, folder, None)
+            self._startJob(images, self._newJobFolder(), folder, None)
 
     def cleanup(self) -> None:
         self._timer.stop()
@@ -148,7 +152,7 @@ class ModelSection(Section):
             table.insertRow(row)
             figures = score.get("figures", {})
             cells = (
-                f"{score.get('row')}, {score.get('label')}",
+                f"{score.get('row')}: {score.get('label')}",
                 _figure(figures, "dice", 3),
                 _figure(figures, "hd95_mm", 1),
                 _("{failures} of {cases}").format(
@@ -176,12 +180,11 @@ class ModelSection(Section):
             return Path(tempfile.mkdtemp(prefix="SAMSemiSeg"))
         return self.store.newFile("predictions", "prediction", "")
 
-    def _startJob(self, images: list[Path], folder: Path, volume: Any) -> None:
-        self._job = (volume, folder)
-        device = self.parameters.device
-        self.services.predictor.start(
-            predictArguments(self._model(), images, folder, device), folder
-        )
+    def _startJob(self, images: list[Path], job: Path, output: Path, volume: Any) -> None:
+        expect(job, [resultOf(image, output) for image in images])
+        self._job = (volume, resultOf(images[0], output))
+        arguments = predictArguments(self._model(), images, output, self.parameters.device)
+        self.services.predictor.start(arguments, job)
         self.ui.applyStatusLabel.text = _("Segmenting ...")
         self.services.changed()
 
@@ -189,27 +192,23 @@ class ModelSection(Section):
         outcome = self.services.predictor.poll().outcome
         if outcome is None or self._job is None:
             return
-        volume, folder = self._job
+        volume, path = self._job
         self._job = None
         self.ui.applyStatusLabel.text = outcome.message()
         with self.services.errorsShown():
             if outcome.end.name == "SUCCEEDED" and volume is not None:
                 result = slicer.util.loadSegmentation(
-                    str(folder / "volume.seg.nrrd"),
+                    str(path),
                     {"name": f"{volume.GetName()} segmentation", "show": False},
                 )
                 placeBeside(result, volume)
-                result.CreateDefaultDisplayNodes()
+                showOnly(result, slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
+                showVolume(volume)
         self.services.changed()
 
     def _onVolumeChosen(self, node: Any) -> None:
         if self.parameters is not None:
             self.update()
-
-
-def hasSegmentations(folder: Path) -> bool:
-    """Whether a prediction has left a result: its kind of manifest."""
-    return any(folder.glob("*.seg.nrrd")) or any(folder.glob("*_segmentation.nii.gz"))
 
 
 def _figure(figures: dict[str, Any], name: str, digits: int) -> str:

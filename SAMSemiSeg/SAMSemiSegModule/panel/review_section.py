@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 
 from SAMSemiSegModule.panel.section import Section
 from SAMSemiSegModule.review.queue import neighbor, reason, waitingCases
-from SAMSemiSegModule.scene.segmentations import exportLabels
+from SAMSemiSegModule.scene.segmentations import exportLabels, segmentCount
 from SAMSemiSegModule.scene.views import showVolume
 
 SHORTCUTS = {
@@ -71,7 +71,7 @@ class ReviewSection(Section):
         )
         if isWaiting:
             ui.caseLabel.text = case.id
-            ui.whyLabel.text = reason(case, waiting)
+            ui.whyLabel.text = " ".join((reason(case, waiting), self._emptySentence())).strip()
         elif waiting:
             ui.caseLabel.text = ""
             ui.whyLabel.text = _("Click 'Next' to see the case that the model is least sure of.")
@@ -158,6 +158,12 @@ class ReviewSection(Section):
             self.services.view.show(self.store, case, self.parameters, opacity)
         finally:
             self.services.changed()
+
+    def _emptySentence(self) -> str:
+        segmentation = self.parameters.caseSegmentation
+        if segmentation is None or segmentCount(segmentation):
+            return ""
+        return _("The pseudo-label is empty: reject it, or draw it and click 'Correct'.")
 
     def _edit(self) -> None:
         self.editCase()

@@ -200,6 +200,7 @@ class TrainSection(Section):
         self.ui.stageBar.value = 0
         self.ui.totalBar.value = 0
         self.ui.totalLabel.text = ""
+        self._showBars(True)
 
     def _runFolder(self) -> Path | None:
         name = self.parameters.runName if self.parameters is not None else ""
@@ -231,6 +232,10 @@ class TrainSection(Section):
         ui.totalLabel.text = _("Whole run: {left}").format(left=inWords(progress.secondsLeft))
         ui.totalBar.value = round(100 * progress.fraction)
 
+    def _showBars(self, visible: bool) -> None:
+        for widget in (self.ui.stageBar, self.ui.totalBar, self.ui.totalLabel):
+            widget.visible = visible
+
     def _showCurves(self) -> None:
         if self._plot is None:
             self._plot = CurvePlot(_("Training"), _("step"), _("value"))
@@ -251,7 +256,7 @@ class TrainSection(Section):
     def _finish(self, outcome: Outcome) -> None:
         self.outcome = outcome
         self.ui.stageLabel.text = outcome.message()
-        self.ui.totalLabel.text = ""
+        self._showBars(False)
         if self.progress.warnings:
             self.services.tell(self.progress.warnings[-1])
         with self.services.errorsShown():

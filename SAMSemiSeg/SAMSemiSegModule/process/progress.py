@@ -19,6 +19,8 @@ SHARES = {
     "export": 0.02,
 }
 ORDER = tuple(SHARES)
+# Schedules and shares say little and would crowd the plot.
+NO_CURVES = ("_weight", "_share", "learning_rate")
 # More points than the plot has pixels only cost time.
 MOST_POINTS = 600
 
@@ -116,6 +118,8 @@ class RunProgress:
         if values and self.stage != self.curvesOf:
             self.curves, self.curvesOf = {}, self.stage
         for name, value in values.items():
+            if name.endswith(NO_CURVES):
+                continue
             if isinstance(value, (int, float)) and value == value:
                 points = self.curves.setdefault(name.replace("_", " "), [])
                 # A run that went on from a checkpoint repeats some steps.
