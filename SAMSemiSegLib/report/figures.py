@@ -119,6 +119,76 @@ def histogram_figure(values: Sequence[float], width: float = 940, height: float 
     return _svg(width, height, "".join(parts), "Scores of the pseudo-labels")
 
 
+def confidence_figure(
+    groups: Mapping[str, Sequence[float]],
+    line: float | None,
+    what: str,
+    width: float = 940,
+    height: float = 190,
+) -> str:
+    """Stacked histogram of confidences, with a line from which on a volume was selected.
+
+    The axis goes from the lowest value to 1: whole-volume confidences lie close together there.
+
+    Args:
+        groups: values in 0..1 by the group's name, the lowest of the stack first.
+        line: where the line is drawn, if anywhere.
+        what: its name ("threshold 0.985").
+    """
+    every = [value for values in groups.values() for value in values]
+    if not every:
+        return ""
+    lowest = min(every) if line is None else min(*every, line)
+    span = max(1.0 - lowest, 1e-4) * 1.08
+    low, bins = 1.0 - span, 24
+    left, right, top, bottom = 8, 8, 40, 24
+    step = (width - left - right) / bins
+
+    def x(value: float) -> float:
+        return left + (width - left - right) * (value - low) / span
+
+    counts = {name: [0] * bins for name in groups}
+    for name, values in groups.items():
+        for value in values:
+            counts[name][min(bins - 1, max(0, int((value - low) / span * bins)))] += 1
+    highest = max(sum(counts[name][i] for name in groups) for i in range(bins))
+    unit = (height - top - bottom) / max(1, highest)
+    parts = []
+    for index in range(bins):
+        floor, at = height - bottom, left + step * index
+        for color, name in enumerate(groups):
+            tall = unit * counts[name][index]
+            if tall:
+                floor -= tall
+                parts.append(
+                    f'<rect class="fill c{color}" x="{at + 1:.1f}" y="{floor:.1f}" '
+                    f'width="{step - 2:.1f}" height="{tall:.1f}"/>'
+                )
+        total = sum(counts[name][index] for name in groups)
+        if total:
+            parts.append(_text(at + step / 2, floor - 4, str(total), "middle"))
+    parts.append(f'<path class="axis" d="M{left} {height - bottom}H{width - right}"/>')
+    digits = 1 + max(1, math.ceil(-math.log10(span)))
+    for fifth in range(6):
+        value = low + span * fifth / 5
+        anchor = "start" if fifth == 0 else "end" if fifth == 5 else "middle"
+        parts.append(_text(x(value), height - 8, f"{value:.{digits}f}", anchor, "tick"))
+    offset = float(left)
+    for color, name in enumerate(groups):
+        shown = f"{name}: {len(groups[name])}"
+        parts.append(f'<rect class="fill c{color}" x="{offset}" y="9" width="10" ')
+        parts.append('height="4" rx="2"/>')
+        parts.append(_text(offset + 14, 15, shown, "start", "key"))
+        offset += 30 + 6.2 * len(shown)
+    if line is not None:
+        at = x(line)
+        anchor = "end" if at > width / 2 else "start"
+        parts.append(f'<path class="mean" d="M{at:.1f} {top - 8}V{height - bottom}"/>')
+        shift = -5 if anchor == "end" else 5
+        parts.append(_text(at + shift, top - 2, what, anchor, "key"))
+    return _svg(width, height, "".join(parts), "Confidence of the volumes")
+
+
 def _svg(width: float, height: float, contents: str, label: str) -> str:
     return (
         f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" role="img" '

@@ -24,6 +24,23 @@ class Curve:
     series: dict[str, dict[int, float]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Judgment:
+    """What the selection of SFR+ made of one volume.
+
+    Attributes:
+        confident: whether it was selected.
+        confidence: of the re-trained net, 0..1.
+        reason: for or against, in a sentence.
+        implausible: whether a guard refused it, whatever the confidence.
+    """
+
+    confident: bool
+    confidence: float
+    reason: str
+    implausible: bool
+
+
 @dataclass
 class Material:
     """Contents of a run folder; what is missing is empty.
@@ -37,6 +54,7 @@ class Material:
         scores: of the cases that no stage has trained on, or None.
         pseudo_scores: score by case id.
         pictures: PNG by case id.
+        selections: judgment by case id, by the round's name.
         counts: numbers of labeled and unlabeled cases, where the model's card is there.
         complete: whether the run has ended well.
     """
@@ -50,6 +68,7 @@ class Material:
     scores: Scores | None
     pseudo_scores: dict[str, float]
     pictures: dict[str, Path]
+    selections: dict[str, dict[str, Judgment]]
     counts: dict[str, int]
     complete: bool
 
@@ -86,9 +105,35 @@ def gather(folder: Path) -> Material:
         scores=scores if scores is not None and scores.rows else None,
         pseudo_scores=pseudo_scores,
         pictures={p.stem: p for p in sorted((folder / "pseudolabels").glob("*.png"))},
+        selections=_selections(folder),
         counts=counts,
         complete=_ended(folder / "events.jsonl"),
     )
+
+
+def _selections(folder: Path) -> dict[str, dict[str, Judgment]]:
+    """What each round's selection has decided; entries that cannot be read are left out."""
+    found: dict[str, dict[str, Judgment]] = {}
+    for path in sorted(folder.glob("round-*/selection.json"), key=_number):
+        judgments = {}
+        for case, entry in _object(path).items():
+            try:
+                judgments[case] = Judgment(
+                    bool(entry["confident"]),
+                    float(entry["confidence"]),
+                    str(entry["reason"]),
+                    bool(entry.get("implausible", False)),
+                )
+            except (KeyError, TypeError, ValueError):
+                continue
+        if judgments:
+            found[path.parent.name.replace("-", " ")] = judgments
+    return found
+
+
+def _number(selection: Path) -> int:
+    digits = selection.parent.name.rpartition("-")[2]
+    return int(digits) if digits.isdigit() else 0
 
 
 def _ended(events: Path) -> bool:

@@ -16,6 +16,7 @@ from SAMSemiSegLib.report.sections import (
     summary_section,
     time_section,
 )
+from SAMSemiSegLib.report.selection import selection_section
 from SAMSemiSegLib.report.style import STYLE
 
 _SECTIONS = (
@@ -23,6 +24,7 @@ _SECTIONS = (
     scores_section,
     notes_section,
     gallery_section,
+    selection_section,
     curves_section,
     time_section,
     settings_section,

@@ -10,6 +10,7 @@ _TITLES = {
     "preprocessing": "Preprocessing",
     "finetuning": "Adapting the foundation model",
     "pseudolabels": "Pseudo-labels",
+    "selection": "Confident volumes",
     "supervised": "Supervised V-Net",
     "retraining": "Re-training the V-Net",
     "evaluation": "Evaluation",
@@ -62,6 +63,13 @@ def summary_sentences(material: Material) -> list[str]:
     if method and _began(material, "retraining"):
         with_labels = " with the pseudo-labels" if material.pseudo_scores else ""
         sentences.append(f"A V-Net was then trained{with_labels} ({method}).")
+    if material.selections:
+        rounds = count(len(material.selections), "further round")
+        chosen = [sum(j.confident for j in s.values()) for s in material.selections.values()]
+        sentences.append(
+            f"In {rounds} the volumes that it was sure of adapted the foundation model again "
+            f"({', '.join(map(str, chosen))} of {len(next(iter(material.selections.values())))})."
+        )
     if material.scores is not None:
         rows = material.scores.row_names
         last = material.scores.overall(rows[-1])

@@ -73,11 +73,13 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a volume is confident, how much, and why (not), in a sentence."""
+    """Whether a volume is confident, how much, and why (not), in a sentence; ``implausible`` where
+    a guard refused it."""
 
     confident: bool
     confidence: float
     reason: str
+    implausible: bool = False
 
 
 def select(
@@ -104,7 +106,7 @@ def select(
     decisions = {}
     for id, value in confidence.items():
         if faults[id]:
-            decisions[id] = Decision(False, value, faults[id])
+            decisions[id] = Decision(False, value, faults[id], implausible=True)
         elif id in chosen:
             decisions[id] = Decision(True, value, f"Confidence {value:.4f}: within {rule}.")
         else:

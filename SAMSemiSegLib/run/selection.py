@@ -3,6 +3,7 @@ the volumes it is sure of fine-tune the foundation model."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,14 @@ def choose_confident(
     from accelerate.utils import gather_object
 
     unlabeled = [case for case in cases if case.part == "unlabeled"]
+    kept = folder / "selection.json"
+    if kept.exists():  # of a run that was stopped later
+        decided = json.loads(kept.read_text(encoding="utf-8"))
+        return {
+            case.id: ConfidentCase(case, _label_path(folder, case))
+            for case in unlabeled
+            if decided[case.id]["confident"]
+        }
     known = [Shape.of(np.array(case.labels), channels) for case in cases if case.part == "labeled"]
     mine = set(context.share([case.id for case in unlabeled]))
     context.events.stage(f"selection:{folder.name.replace('-', ' ')}", len(unlabeled))
@@ -80,7 +89,7 @@ def choose_confident(
         if decisions[case.id].confident
     }
     if context.main:
-        write_json(folder / "selection.json", {id: vars(d) for id, d in decisions.items()})
+        write_json(kept, {id: vars(d) for id, d in decisions.items()})
         context.events.message(f"{len(chosen)} of {len(unlabeled)} volumes are confident.")
     context.wait()
     context.events.done()

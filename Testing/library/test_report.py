@@ -13,7 +13,12 @@ from SAMSemiSegLib.evaluation.scores import Scores
 from SAMSemiSegLib.pseudolabels.confidence import voxel_confidence
 from SAMSemiSegLib.pseudolabels.picture import draw_pseudo_label
 from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
-from SAMSemiSegLib.report.figures import curve_figure, dot_figure, histogram_figure
+from SAMSemiSegLib.report.figures import (
+    confidence_figure,
+    curve_figure,
+    dot_figure,
+    histogram_figure,
+)
 from SAMSemiSegLib.report.report import write_report
 from SAMSemiSegLib.run.events import Events
 from SAMSemiSegLib.run.settings import RunSettings
@@ -143,3 +148,49 @@ def test_figures_are_well_formed_at_the_edges():
         assert ElementTree.fromstring(figure).tag == "svg"
         assert "nan" not in figure
     assert curve_figure({}, 10) == ""
+
+
+def _selection(folder, number, confidences):
+    decisions = {
+        f"case {i} <x>": {
+            "confident": value >= 0.985 and i != 2,
+            "confidence": value,
+            "reason": "The prediction is empty." if i == 2 else f"Confidence {value}.",
+            "implausible": i == 2,
+        }
+        for i, value in enumerate(confidences)
+    }
+    path = folder / f"round-{number}"
+    path.mkdir()
+    (path / "selection.json").write_text(json.dumps({**decisions, "damaged": 1}))
+
+
+def test_selection_of_each_round_is_drawn_with_its_threshold(run, tmp_path):
+    (tmp_path / "config.json").write_bytes((run / "config.json").read_bytes())
+    _selection(tmp_path, 2, [0.99, 0.995, 0.999])
+    _selection(tmp_path, 1, [0.99, 0.97, 0.999, 0.95])
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    _parse(tmp_path / "report.html")
+    assert "<h2>Confident volumes</h2>" in text and text.count("threshold 0.985") == 2
+    assert text.index("<h3>Round 1</h3>") < text.index("<h3>Round 2</h3>")
+    assert "selected: 1" in text and "not confident: 2" in text and "implausible: 1" in text
+    assert "case 2 &lt;x&gt;" in text and "The prediction is empty." in text
+    assert "In 2 further rounds" in text and "(1, 2 of 4)" in text
+
+
+def test_confidence_histogram_counts_every_volume_left_and_right_of_the_line():
+    groups = {"selected": [0.99, 0.991, 1.0], "not confident": [0.9, 0.98]}
+    root = ElementTree.fromstring(confidence_figure(groups, 0.985, "threshold 0.985"))
+    line = next(e for e in root if e.get("class") == "mean")
+    at = float(re.match(r"M([\d.]+)", line.get("d")).group(1))
+    bars = [e for e in root if e.tag == "rect" and e.get("rx") is None]
+    unit = 0.0
+    for bar in bars:
+        middle = float(bar.get("x")) + float(bar.get("width")) / 2
+        assert (middle > at) == (bar.get("class") == "fill c0")
+        unit += float(bar.get("height"))
+    labels = [int(e.text) for e in root if e.tag == "text" and (e.text or "").isdigit()]
+    assert sum(labels) == 5 and unit > 0
+    assert confidence_figure({"selected": []}, 0.5, "") == ""
+    for edge in ([1.0], [0.0, 1.0], [0.999999]):
+        ElementTree.fromstring(confidence_figure({"a & b": edge}, None, ""))
