@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import slicer
 
+from SAMSemiSegModule.pauses import Pauses
 from SAMSemiSegModule.process.outcome import End
 from SAMSemiSegModule.scene.segmentations import createSegmentation
 
 CASES, LABELED = 6, 2
 LABELS = (("anterior", 1, (230, 97, 76)), ("posterior", 2, (78, 162, 206)))
 # A few steps only: the story is about the panel, not about the result.
-SETTINGS = "finetuning.budget.steps=30 retraining.budget.steps=12"
+SETTINGS = "finetuning.budget.steps=20 retraining.budget.steps=8"
 
 
 class Label:
@@ -60,6 +62,8 @@ class Story:
         data: folder with ``images``, ``labels`` and ``train.list``.
         folder: an empty one for the project.
         note: told after each chapter, for screenshots and logs.
+
+    ``pauses`` are those of the panel while a training runs.
     """
 
     def __init__(
@@ -71,7 +75,7 @@ class Story:
         self.preset = "tiny"
         self.settings = SETTINGS
         self.clicks = 0
-        self.slowest = 0.0
+        self.pauses = Pauses()
         self.dialogs = StoryDialogs(folder)
         panel.services.dialogs = self.dialogs
 
@@ -124,6 +128,7 @@ class Story:
         self.wait(
             lambda: train.progress.stage == "finetuning" and train.progress.stageFraction > 0.2
         )
+        self._lookAround()
         self.note("training")
         self.click(train.ui.cancelButton)
         began = time.monotonic()
@@ -203,22 +208,44 @@ class Story:
         """A user's click; a button that is grey cannot be clicked."""
         assert button.enabled, f"the button '{button.text}' is grey: {self._reasons()}"
         self.clicks += 1
-        button.click()
-        slicer.app.processEvents()
+        with self._measured(button.text):
+            button.click()
+        with self._measured(button.text):
+            slicer.app.processEvents()
 
     def wait(
         self, happened: Callable[[], bool], seconds: float = 300.0, mustHappen: bool = True
     ) -> None:
-        """Let Slicer work until something has happened; remember its longest pause."""
+        """Let Slicer work until something has happened."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if happened():
                 return
-            began = time.monotonic()
-            slicer.app.processEvents()
-            self.slowest = max(self.slowest, time.monotonic() - began)
+            with self._measured("waiting"):
+                slicer.app.processEvents()
             time.sleep(0.01)
         assert not mustHappen, f"waited {seconds} s in vain: {self._reasons()}"
+
+    def _measured(self, what: str) -> AbstractContextManager[None]:
+        """Measures a pause of the panel if a training runs."""
+        isRunning = self.panel.services.trainer.isRunning()
+        return self.pauses.measured(what) if isRunning else nullcontext()
+
+    def _lookAround(self) -> None:
+        """What a user does while a training runs: other sections, other cases."""
+        project = self.panel.project
+        for button in (self.panel.ui.labelsButton, self.panel.ui.projectButton):
+            with self._measured(button.text):
+                button.collapsed = False
+                slicer.app.processEvents()
+        for text in ("00", ""):
+            with self._measured("filtering"):
+                project.ui.filterEdit.text = text
+                slicer.app.processEvents()
+        for case in self.panel.services.store.cases[:3]:
+            project.selectCase(case.id)
+            self.click(project.ui.showCaseButton)
+            assert self.panel.services.parameters.caseId == case.id
 
     def _reasons(self) -> str:
         texts = [self.panel.ui.messageLabel.text]

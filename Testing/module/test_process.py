@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed")
 psutil = pytest.importorskip("psutil")
+from SAMSemiSegModule.process import runner as runnerModule  # noqa: E402
 from SAMSemiSegModule.process.command import ChildCommand  # noqa: E402
 from SAMSemiSegModule.process.lower import STEPS, lowered  # noqa: E402
 from SAMSemiSegModule.process.outcome import End, outcomeOf  # noqa: E402
@@ -146,7 +147,9 @@ def test_killed_from_outside(run):
     assert outcome.canContinue and outcome.canRetryLower
 
 
-def test_a_launcher_does_not_hide_the_real_process(tmp_path):
+def test_a_launcher_does_not_hide_the_real_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(runnerModule, "TERMINATE_AFTER", 0.3)
+    monkeypatch.setattr(runnerModule, "KILL_AFTER", 0.6)
     launcher = tmp_path / "launcher.py"
     launcher.write_text(LAUNCHER)
     start = tmp_path / "PythonSlicer"
@@ -236,6 +239,28 @@ def test_run_goes_on_without_slicer_and_is_found_again(tmp_path):
     _, events, outcome = followed(later)
     assert outcome.end is End.SUCCEEDED
     assert events[-1]["step"] == 19
+
+
+def test_a_run_found_again_is_cancelled_with_its_launcher(tmp_path):
+    """A launcher that outlived Slicer waits for the real process, in a session of its own."""
+    folder = tmp_path / "run"
+    child = Path(runnerModule.__file__).with_name("child.py")
+    words = [sys.executable, str(child), "--folder", str(folder), "--library", str(FAKE), "--"]
+    folder.mkdir()
+    (folder / "keep-running").touch()
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, *words[1:], "ignore", str(folder)],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    waitForFile(folder / "process.json")
+    later = ProcessRunner(command)
+    assert later.attach(folder)
+    assert later._tree is not None and later._tree.pid == launcher.pid
+    later._cancelledAt = time.monotonic() - 60  # the last rung of the ladder at once
+    assert followed(later)[2].end is End.CANCELLED
+    launcher.wait(5)
+    waitUntilGone(readRecord(folder)["pid"], 1)
 
 
 def test_attach_finds_nothing_where_nothing_runs(tmp_path, run):

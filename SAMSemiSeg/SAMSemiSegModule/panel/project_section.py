@@ -79,6 +79,10 @@ class ProjectSection(Section):
         self.store.open(folder)
         self._opened()
 
+    def selectCase(self, caseId: str) -> None:
+        """Select one case in the table, as a click on its row does."""
+        self._table.select([caseId])
+
     def _newProject(self) -> None:
         folder = self.services.dialogs.pickFolder(_("Folder of the new project"))
         if folder is not None:

@@ -40,6 +40,7 @@ class ReviewSection(Section):
             "nextButton": self.next,
             "undoButton": self.undo,
         }
+        self._reviewed = ""
         self._shortcuts = []
         for name, action in actions.items():
             button = getattr(ui, name)
@@ -94,9 +95,11 @@ class ReviewSection(Section):
             shortcut.enabled = enabled
 
     def next(self) -> None:
-        """Show the next case of the queue, from its start where none is on screen."""
+        """Show the next case of the queue, from its start where the case on screen came there by
+        another way."""
         waiting = waitingCases(self.store.cases)
-        following = neighbor(waiting, self.parameters.caseId, 1)
+        isInQueue = self.parameters.caseId == self._reviewed
+        following = neighbor(waiting, self.parameters.caseId if isInQueue else "", 1)
         if following is None and waiting:
             following = waiting[0].id
         self._show(following)
@@ -152,6 +155,7 @@ class ReviewSection(Section):
     def _show(self, caseId: str | None) -> None:
         if caseId is None:
             return
+        self._reviewed = caseId
         case = self.store.case(caseId)
         opacity = self.parameters.overlayOpacity
         try:

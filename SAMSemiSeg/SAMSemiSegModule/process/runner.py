@@ -131,7 +131,7 @@ class ProcessRunner:
         if not isSameProcess(pid, started):
             return False
         self._process = None
-        self._follow(folder, ProcessTree(pid))
+        self._follow(folder, ProcessTree.holding(pid))
         return True
 
     def poll(self) -> Update:

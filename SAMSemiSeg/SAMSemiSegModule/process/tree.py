@@ -21,9 +21,22 @@ class ProcessTree:
 
     pid: int
 
+    @classmethod
+    def holding(cls, pid: int) -> ProcessTree:
+        """The whole tree that a process belongs to: the launcher that started it, if one did."""
+        if sys.platform != "win32":
+            try:
+                session = os.getsid(pid)
+            except OSError:
+                return cls(pid)
+            if session != os.getsid(0):  # never our own
+                return cls(session)
+        return cls(pid)
+
     def isAlive(self) -> bool:
         """Whether any process of the tree runs."""
-        return bool(self._members())
+        # Asked often: the look through all processes of the machine comes last.
+        return isRunning(self.pid) or bool(self._members())
 
     def terminate(self) -> None:
         """Ask all to end (SIGTERM; on Windows they end at once)."""
@@ -74,6 +87,16 @@ def _isRunning(process) -> bool:
 
     try:
         return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def isRunning(pid: int) -> bool:
+    """Whether a process of this id runs."""
+    import psutil
+
+    try:
+        return _isRunning(psutil.Process(pid))
     except psutil.Error:
         return False
 
