@@ -72,6 +72,7 @@ def build_strategy(settings: RunSettings, channels: int, context: Context) -> Fi
     seed_torch(settings.seed, "finetuning-init", 0)
     strategy = entry(foundation, channels, settings.stitching, options)
     strategy.mirror_axes = settings.finetuning.augmentation.flip_axes
+    strategy.window = settings.finetuning.patch
     return strategy.to(context.device)
 
 
@@ -104,6 +105,9 @@ def finetune(
         image = torch.from_numpy(np.array(case.image, dtype=np.float32))
         labels = None if case.labels is None else torch.from_numpy(np.array(case.labels))
         image, labels, _ = augment(image, labels, None, generator)
+        if own.patch is not None:
+            box = _random_box(image.shape, own.patch, generator)
+            image, labels = image[box], None if labels is None else labels[box]
         return Sample(case.id, image, labels)
 
     def draw(generator: np.random.Generator, progress: Progress) -> SampleBatch:
@@ -135,6 +139,17 @@ def finetune(
         learning_rate=own.learning_rate, weight_decay=own.weight_decay, warmup=own.warmup
     )
     train(task, own.budget, optimization, folder / "checkpoint.pt", context)
+
+
+def _random_box(
+    shape: Sequence[int], patch: Sequence[int], generator: np.random.Generator
+) -> tuple[slice, ...]:
+    """A box of the patch's size anywhere inside; the whole of an axis that is shorter."""
+    box = []
+    for side, length in zip(shape, patch, strict=True):
+        start = int(generator.integers(max(side - length, 0) + 1))
+        box.append(slice(start, start + length))
+    return tuple(box)
 
 
 def _to(labels: Tensor | None, context: Context) -> Tensor | None:

@@ -67,9 +67,11 @@ class FinetuningStrategy(nn.Module, ABC):
     Attributes:
         mirror_axes: axes along which the anatomy may be mirrored (the augmentation's
             ``flip_axes``); whoever builds the strategy sets them.
+        window: voxels along x, y, z of the crops it is trained on; None: whole volumes.
     """
 
     mirror_axes: tuple[int, ...] = ()
+    window: tuple[int, int, int] | None = None
 
     class Options(Settings):
         """Settings of the strategy's own."""

@@ -11,6 +11,7 @@ import torch
 from SAMSemiSegLib.atomic import write_json
 from SAMSemiSegLib.finetuning.stage import ADVICE, VolumeCase
 from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy
+from SAMSemiSegLib.finetuning.windows import predict_volume
 from SAMSemiSegLib.pseudolabels.make import make_pseudo_label
 from SAMSemiSegLib.pseudolabels.picture import draw_pseudo_label
 from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
@@ -83,5 +84,5 @@ def predict_pseudo_label(
     image = torch.from_numpy(np.array(case.image, dtype=np.float32)).to(context.device)
     seed_torch(context.seed, f"pseudolabel {case.id}", 0)
     with torch.inference_mode(), context.accelerator.autocast(), memory_sentence(ADVICE):
-        prediction = strategy.predict(image, settings)
+        prediction = predict_volume(strategy, image, settings)
     return make_pseudo_label(prediction, settings, names)

@@ -13,11 +13,14 @@ from torch import Tensor
 
 from SAMSemiSegLib.atomic import replacing, write_json
 from SAMSemiSegLib.augmentation.augmentation import Augmentation
+from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy
 from SAMSemiSegLib.preprocessing.stage import PreparedCase
 from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
+from SAMSemiSegLib.retraining.alternation import OnlineAlternation
 from SAMSemiSegLib.retraining.crops import CropSampler
 from SAMSemiSegLib.retraining.patch import choose_patch
 from SAMSemiSegLib.retraining.pseudo_label_term import PseudoLabelTerm
+from SAMSemiSegLib.retraining.selection import Shape
 from SAMSemiSegLib.retraining.ssl.method import METHODS, LabeledBatch, UnlabeledBatch
 from SAMSemiSegLib.retraining.student import adapt_settings, build_method
 from SAMSemiSegLib.retraining.vnet import VNet
@@ -25,7 +28,7 @@ from SAMSemiSegLib.run.settings import RetrainingSettings, RunSettings, Size3
 from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.training.loop import Optimization, Task, train
 from SAMSemiSegLib.training.progress import Progress
-from SAMSemiSegLib.training.randomness import seed_torch
+from SAMSemiSegLib.training.randomness import generator, seed_torch
 
 ADVICE = (
     "lower retraining.patch, retraining.net.width, retraining.labeled_batch or "
@@ -86,6 +89,8 @@ def retrain(
     spacing: tuple[float, float, float],
     name: str = "retraining",
     selected: Mapping[str, bool] | None = None,
+    foundation: FinetuningStrategy | None = None,
+    label_names: Sequence[str] = (),
 ) -> RetrainedNet:
     """Train the network of ``settings.retraining``.
 
@@ -99,6 +104,8 @@ def retrain(
         spacing: of the preprocessed volumes, in millimeters.
         name: of the stage in the event stream.
         selected: whether a case's pseudo-label takes part, by id (SFR+); default: all.
+        foundation: the fine-tuned foundation model, for the online alternation of SFR+.
+        label_names: of the label set; used with ``foundation``.
     """
     labeled = [RetrainingCase(c) for c in cases if c.part == "labeled"]
     unlabeled = [
@@ -118,12 +125,18 @@ def retrain(
         # On processors 3D convolutions are about 1.7 times faster in this layout.
         term.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
-    def draw(generator: np.random.Generator, progress: Progress) -> Batches:
-        return sampler.draw(generator)
+    def draw(draws: np.random.Generator, progress: Progress) -> Batches:
+        return sampler.draw(draws)
+
+    trained: PseudoLabelTerm | OnlineAlternation = term
+    done = folder / "net.safetensors"
+    if foundation is not None and unlabeled and not done.exists():
+        known = _crop_shapes(sampler, channels, generator(settings.seed, f"{name}-shapes", 0))
+        trained = OnlineAlternation(term, foundation, known, label_names, settings, context)
 
     def step(batches: Batches, progress: Progress) -> tuple[dict[str, Tensor], dict[str, float]]:
         lab, unlab = (_to_device(batch, context.device) for batch in batches)
-        result = term.step(lab, unlab, progress)
+        result = trained.step(lab, unlab, progress)
         return result.losses, result.values
 
     task = Task(
@@ -132,12 +145,13 @@ def retrain(
         draw=draw,
         step=step,
         after_step=term.after_step,
-        state=term.state_dict,
-        load_state=term.load_state_dict,
+        state=trained.state if isinstance(trained, OnlineAlternation) else term.state_dict,
+        load_state=(
+            trained.load_state if isinstance(trained, OnlineAlternation) else term.load_state_dict
+        ),
         advice=ADVICE,
     )
     optimization = Optimization(own.optimizer, own.learning_rate, own.weight_decay, own.schedule)
-    done = folder / "net.safetensors"
     if not done.exists():
         for note in notes:
             context.events.message(note)
@@ -170,6 +184,16 @@ def _save(term: PseudoLabelTerm, settings: RetrainingSettings, patch: Size3, fol
     plain = {key: value.contiguous().cpu() for key, value in net.plain().state_dict().items()}
     with replacing(folder / "net.safetensors") as temporary:
         save_file(plain, temporary)
+
+
+def _crop_shapes(
+    sampler: CropSampler, channels: int, draws: np.random.Generator, count: int = 16
+) -> list[Shape]:
+    """What the labels of labeled crops look like."""
+    shapes: list[Shape] = []
+    while len(shapes) < count:
+        shapes += [Shape.of(x.numpy(), channels) for x in sampler.draw_labeled(draws).labels]
+    return shapes
 
 
 def _patch(cases: Sequence[RetrainingCase], channels: int, settings: RetrainingSettings) -> Size3:

@@ -145,13 +145,14 @@ class Pipeline:
             baseline = self._supervised(cases)
             score("supervised only", partial(self._probabilities, baseline))
         final = self._round("", cases, {}, score)
-        if self.settings.retraining.pseudo_label_mode == "selected" and unlabeled:
-            for number in range(1, 1 + self.settings.retraining.selection.rounds):
+        selection = self.settings.retraining.selection
+        if self._selects and selection.alternation == "rounds" and unlabeled:
+            for number in range(1, 1 + selection.rounds):
                 folder = self.folder / f"round-{number}"
                 chosen = choose_confident(
                     cases,
                     partial(self._probabilities, final),
-                    self.settings.retraining.selection,
+                    selection,
                     labels.channels,
                     folder,
                     self.context,
@@ -202,6 +203,7 @@ class Pipeline:
         row = f" ({title})" if title else ""
         unlabeled = [case for case in cases if case.part == "unlabeled"]
         pseudo_labels: dict[str, Path] = {}
+        foundation: FinetuningStrategy | None = None
         if self.settings.retraining.pseudo_label_mode != "off" and unlabeled:
             strategy = build_strategy(self.settings, labels.channels, self.context)
             finetune(
@@ -228,8 +230,10 @@ class Pipeline:
             )
             pseudo_labels = {case.id: folder / f"{case.id}.npz" for case in unlabeled}
             score(f"pseudo-labels{row}", partial(self._pseudo_probabilities, strategy))
-            # Room for the V-Net: re-training never needs the foundation model.
-            strategy.to("cpu")
+            if self._selects and self.settings.retraining.selection.alternation == "online":
+                foundation = strategy
+            else:  # room for the V-Net: re-training does not need the foundation model
+                strategy.to("cpu")
         trained = retrain(
             cases,
             pseudo_labels,
@@ -240,9 +244,15 @@ class Pipeline:
             self.spacing,
             f"retraining{stage}",
             {case.id: case.id not in confident for case in unlabeled},
+            foundation,
+            labels.names,
         )
         score(f"re-trained{row}", partial(self._probabilities, trained))
         return trained
+
+    @property
+    def _selects(self) -> bool:
+        return self.settings.retraining.pseudo_label_mode == "selected"
 
     def _supervised(self, cases: list[PreparedCase]) -> RetrainedNet:
         """The V-Net on the labeled cases alone."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -97,6 +97,9 @@ class FinetuningSettings(Settings):
     warmup: Fraction = 0.04
     """Share of the steps with a linearly rising learning rate."""
     batch_size: Positive = 1
+    patch: Size3 | None = None
+    """Random crops of this size in place of whole volumes, as published; predictions are then
+    averaged over overlapping windows of it. ``None``: whole volumes."""
     gradient_checkpointing: bool = False
     augmentation: AugmentationSettings = AugmentationSettings()
 
@@ -126,9 +129,16 @@ class NetSettings(Settings):
 class SelectionSettings(Settings):
     """SFR+: which volumes the re-trained net is confident of."""
 
+    alternation: Literal["rounds", "online"] = "rounds"
+    """``rounds``: whole volumes, one stage after the other. ``online``: within re-training, crop by
+    crop; the foundation model learns from confident crops and labels the others anew."""
     rounds: Positive = 2
     """After the first (which is SFR): select, fine-tune again on labeled and confident volumes,
     write new pseudo-labels, re-train."""
+    online_start: Fraction = 0.25
+    """For ``alternation = online``: share of the re-training before the first selection."""
+    online_learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    """For ``alternation = online``: of the foundation model, falling as (1 - t)^0.9."""
     confidence: Literal["everywhere", "foreground"] = "everywhere"
     """Mean over all voxels, as printed; or over those whose foreground probability is above 0.1."""
     mode: Literal["threshold", "quantile"] = "threshold"
@@ -143,6 +153,14 @@ class SelectionSettings(Settings):
     wholeness: Fraction = 0.7
     """A class's largest component must hold this many times the share that it holds in the labeled
     volumes."""
+
+    @model_validator(mode="after")
+    def _online_has_a_threshold(self) -> SelectionSettings:
+        if self.alternation == "online" and self.mode == "quantile":
+            raise ValueError(
+                "alternation=online judges each crop by itself and needs mode=threshold"
+            )
+        return self
 
 
 class RetrainingSettings(Settings):

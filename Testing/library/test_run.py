@@ -252,3 +252,18 @@ def test_rounds_of_selection_fine_tune_on_confident_volumes(project: Project) ->
     rows = {row["row"] for row in json.loads(done.stdout)["rows"]}
     assert {"re-trained", "re-trained (round 1)", "pseudo-labels (round 1)"} <= rows
     assert json.loads(folder.manifest.read_text())["net"].startswith("round-1")
+
+
+def test_online_alternation_is_one_setting(project: Project) -> None:
+    settings = ["--preset", "tiny", "--set", "export=[]", "--set", "finetuning.patch=[16,16,8]"]
+    settings += ["--set", "retraining.pseudo_label_mode=selected"]
+    settings += ["--set", "retraining.selection.alternation=online"]
+    done = train(project, "online", *settings, "--json")
+    assert done.returncode == 0, done.stderr
+    folder = run_folder(project, "online")
+    rows = {row["row"] for row in json.loads(done.stdout)["rows"]}
+    assert rows == {"pseudo-labels", "re-trained"} and not (folder / "round-1").exists()
+    values = [e.get("values", {}) for e in read_events(folder.events)]
+    assert any("crop_confidence" in value for value in values)
+    kept = torch.load(folder / "retraining" / "checkpoint.pt", weights_only=True)
+    assert kept["module"]["foundation"]

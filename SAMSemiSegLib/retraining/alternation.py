@@ -1,0 +1,181 @@
+"""SFR+ online: within re-training, the network and the foundation model teach each other by crops.
+
+Source: SFR+, IEEE TMI 44(10):3909-3923, 2025, section III-C: a sample of which the re-trained net
+is sure (eq. 8) updates the foundation model, with the net's own answer as its label; to the others
+the foundation model gives the pseudo-label; the two are updated in turn. What is not printed is our
+choice: a sample is a crop; the moving average judges it where the method keeps one, without noise;
+the selection begins after a part of the run, before which the stored pseudo-labels serve all crops;
+a labeled crop goes with each confident one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy, Sample
+from SAMSemiSegLib.finetuning.windows import predict_volume
+from SAMSemiSegLib.pseudolabels.make import make_pseudo_label
+from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
+from SAMSemiSegLib.retraining.pseudo_label_term import PseudoLabelTerm
+from SAMSemiSegLib.retraining.selection import Evidence, Shape, select
+from SAMSemiSegLib.retraining.ssl.method import LabeledBatch, StepResult, UnlabeledBatch
+from SAMSemiSegLib.run.settings import RunSettings
+from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.training.progress import Progress
+
+CLIP = 5.0
+"""Largest norm of the foundation model's gradient."""
+
+
+class OnlineAlternation:
+    """The pseudo-label term of a method, and the foundation model that makes the labels.
+
+    Args:
+        term: any method with its pseudo-label term.
+        strategy: the fine-tuned foundation model; trained on.
+        known: label maps of labeled crops, which say what is plausible.
+        names: of the labels, for cleaning.
+        settings: of the run.
+        context: collaborators.
+    """
+
+    def __init__(
+        self,
+        term: PseudoLabelTerm,
+        strategy: FinetuningStrategy,
+        known: Sequence[Shape],
+        names: Sequence[str],
+        settings: RunSettings,
+        context: Context,
+    ) -> None:
+        self.term = term
+        self.strategy = strategy.to(context.device)
+        self.known = known
+        self.names = names
+        self.selection = settings.retraining.selection
+        # One view of a crop a step; averaging over several is for stored labels.
+        self.labeling = settings.pseudolabels.model_copy(update={"offsets": 1, "flips": False})
+        self.context = context
+        self.parameters = [p for p in strategy.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, weight_decay=settings.finetuning.weight_decay
+        )
+
+    def step(
+        self, labeled: LabeledBatch, unlabeled: UnlabeledBatch | None, progress: Progress
+    ) -> StepResult:
+        """The loss terms of the network; the foundation model has taken its own step by then."""
+        if unlabeled is None or progress.fraction < self.selection.online_start:
+            return self.term.step(labeled, unlabeled, progress)
+        answers = self._answers(unlabeled.image)
+        evidence = {str(i): Evidence.of(answer) for i, answer in enumerate(answers)}
+        decisions = select(evidence, self.known, self.selection)
+        sure = [decisions[str(i)].confident for i in range(len(answers))]
+        result = self.term.step(labeled, self._relabeled(unlabeled, sure), progress)
+        samples = [
+            Sample(
+                f"crop {i}",
+                unlabeled.image[i, 0],
+                torch.from_numpy(answers[i].argmax(0)).to(labeled.labels),
+            )
+            for i, confident in enumerate(sure)
+            if confident
+        ]
+        samples += [
+            Sample(f"labeled {i}", labeled.image[i, 0], labeled.labels[i])
+            for i in range(min(len(samples), len(labeled.image)))
+        ]
+        self._train_foundation(samples, progress)
+        result.values["confident_share"] = float(np.mean(sure))
+        result.values["crop_confidence"] = float(
+            np.mean([decision.confidence for decision in decisions.values()])
+        )
+        return result
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {
+            "term": self.term.state_dict(),
+            "foundation": self.strategy.trainable_state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Load what :meth:`state` gave."""
+        self.term.load_state_dict(state["term"])
+        self.strategy.load_trainable_state_dict(state["foundation"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    @torch.no_grad()
+    def _answers(self, images: Tensor) -> list[np.ndarray[Any, Any]]:
+        """Probabilities (K, X, Y, Z) of the judge for each crop."""
+        judge = self.term.ema_net() or self.term.final_net()
+        modes = {module: module.training for module in judge.modules()}
+        judge.eval()
+        probabilities = judge(images).float().softmax(1).cpu().numpy()
+        for module, training in modes.items():
+            module.training = training
+        return list(probabilities)
+
+    def _relabeled(self, unlabeled: UnlabeledBatch, sure: Sequence[bool]) -> UnlabeledBatch:
+        """The batch with what the foundation model says now of the crops that are not sure."""
+        image = unlabeled.image
+        hard, soft, confidence = (
+            None if stored is None else stored.clone()
+            for stored in (unlabeled.pseudo_hard, unlabeled.pseudo_soft, unlabeled.confidence)
+        )
+        for i in (i for i, confident in enumerate(sure) if not confident):
+            found = self._pseudo_label(image[i, 0])
+            for kept, new in (
+                (hard, found.hard),
+                (soft, found.probabilities),
+                (confidence, found.confidence),
+            ):
+                if kept is not None:
+                    kept[i] = torch.from_numpy(new).to(kept)
+        chosen = torch.tensor([not confident for confident in sure], device=image.device)
+        return replace(
+            unlabeled, pseudo_hard=hard, pseudo_soft=soft, confidence=confidence, selected=chosen
+        )
+
+    def _pseudo_label(self, image: Tensor) -> PseudoLabel:
+        self.strategy.eval()
+        with torch.inference_mode():
+            prediction = predict_volume(self.strategy, image, self.labeling)
+        return make_pseudo_label(prediction, self.labeling, self.names)
+
+    def _train_foundation(self, samples: list[Sample], progress: Progress) -> None:
+        """One step on the samples, over all processes; none where no process has any."""
+        accelerator = self.context.accelerator
+        several = accelerator.num_processes > 1
+        count = torch.tensor(float(len(samples)), device=self.context.device)
+        if several:
+            count = accelerator.reduce(count, "sum")
+        if count == 0:
+            return
+        rate = self.selection.online_learning_rate * (1 - progress.fraction) ** 0.9
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        if samples:
+            self.strategy.train()
+            # fp16 would need a gradient scaler of its own here.
+            half = self.context.autocast_dtype == torch.float16
+            full = torch.autocast(self.context.device.type, enabled=False)
+            with full if half else nullcontext():
+                terms = self.strategy.step(samples, [], progress)
+                torch.stack([term.float() for term in terms.values()]).sum().backward()
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            if several:
+                parameter.grad = accelerator.reduce(parameter.grad, "mean")
+        nn.utils.clip_grad_norm_(self.parameters, CLIP)
+        self.optimizer.step()

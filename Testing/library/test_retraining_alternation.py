@@ -1,0 +1,182 @@
+"""SFR+ online: confident crops teach the foundation model, the others get its label."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy, Prediction, Sample
+from SAMSemiSegLib.finetuning.windows import predict_volume
+from SAMSemiSegLib.retraining.alternation import OnlineAlternation
+from SAMSemiSegLib.retraining.pseudo_label_term import PseudoLabelTerm
+from SAMSemiSegLib.retraining.selection import Shape
+from SAMSemiSegLib.retraining.ssl.method import LabeledBatch, UnlabeledBatch
+from SAMSemiSegLib.retraining.ssl.supervised import Supervised
+from SAMSemiSegLib.run.cancellation import Cancellation
+from SAMSemiSegLib.run.events import Events
+from SAMSemiSegLib.run.presets import load_settings
+from SAMSemiSegLib.run.settings import PseudoLabelSettings, RunSettings
+from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.training.devices import make_accelerator
+from SAMSemiSegLib.training.losses import segmentation_loss
+from SAMSemiSegLib.training.progress import Progress
+
+SIZE = (8, 8, 8)
+LATER = Progress(60, 100)
+
+
+class Net(nn.Module):
+    """Two classes by the gray value: sure where it is far from 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(4.0))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.cat([-self.scale * image, self.scale * image], 1)
+
+
+class Strategy(FinetuningStrategy):
+    """Calls everything background or foreground by one trainable number; notes what it is
+    taught."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.bias = nn.Parameter(torch.tensor(-1.0))
+        self.taught: list[Sample] = []
+
+    def step(
+        self, labeled: Sequence[Sample], unlabeled: Sequence[Sample], progress: Progress
+    ) -> dict[str, Tensor]:
+        self.taught += labeled
+        return {"supervised": (self.bias - 1).square()}
+
+    def predict(self, image: Tensor, settings: PseudoLabelSettings) -> Prediction:
+        foreground = torch.sigmoid(self.bias + 0 * image)
+        return Prediction(torch.stack([1 - foreground, foreground]))
+
+
+def ball(value: float) -> Tensor:
+    """(1, X, Y, Z): ``value`` in a ball, ``-value`` outside."""
+    grid = torch.stack(torch.meshgrid(*(torch.arange(8.0),) * 3, indexing="ij"))
+    inside = (grid - 3.5).square().sum(0) <= 9
+    return torch.where(inside, value, -value)[None]
+
+
+def make(tmp_path: Path, **changes: Any) -> OnlineAlternation:
+    settings = RunSettings()
+    settings.retraining.pseudo_label_mode = "selected"
+    settings.retraining.selection.online_learning_rate = 0.1
+    for name, value in changes.items():
+        setattr(settings.retraining, name, value)
+    method = Supervised(Net, 2, Supervised.Options())
+    context = Context(
+        make_accelerator("cpu", "no"), Events(None, ()), Cancellation(tmp_path / "cancel", False), 1
+    )
+    known = [Shape.of((ball(1.0)[0] > 0).numpy().astype(np.uint8), 2)]
+    term = PseudoLabelTerm(method, settings.retraining)
+    return OnlineAlternation(term, Strategy(), known, ["ball"], settings, context)
+
+
+@pytest.fixture
+def batches() -> tuple[LabeledBatch, UnlabeledBatch]:
+    """The second unlabeled crop is too faint to be sure of, the third is empty and so all sure."""
+    labels = (ball(1.0) > 0).to(torch.uint8)
+    images = torch.stack([ball(2.0), ball(0.1), torch.full((1, *SIZE), -2.0)])
+    stored = torch.ones(3, *SIZE, dtype=torch.uint8)
+    confidence = torch.full((3, *SIZE), 0.25)
+    return LabeledBatch(ball(2.0)[None], labels), UnlabeledBatch(images, stored, None, confidence)
+
+
+def test_confident_crops_teach_and_the_others_are_labeled(
+    tmp_path: Path, batches: tuple[LabeledBatch, UnlabeledBatch]
+) -> None:
+    labeled, unlabeled = batches
+    alternation = make(tmp_path)
+    strategy = alternation.strategy
+    assert isinstance(strategy, Strategy)
+    alternation.step(labeled, unlabeled, Progress(24, 100))
+    assert not strategy.taught and strategy.bias == -1  # before online_start nothing is judged
+
+    result = alternation.step(labeled, unlabeled, LATER)
+    assert [sample.id for sample in strategy.taught] == ["crop 0", "labeled 0"]
+    # Its label is the net's own answer (eq. 8's argmax).
+    assert strategy.taught[0].labels is not None
+    assert torch.equal(strategy.taught[0].labels, (unlabeled.image[0, 0] > 0).byte())
+    assert result.values["confident_share"] == pytest.approx(1 / 3)
+    # AdamW's first step is the learning rate, 0.1·0.4^0.9 (and a little weight decay).
+    assert strategy.bias.item() == pytest.approx(-1 + 0.1 * 0.4**0.9, rel=0.05)
+
+    # Crops 1 and 2: "background" with p = sigmoid(1) = 0.731, so confidence 2·0.731 - 1 = 0.462,
+    # in place of the stored label; crop 0 takes no part.
+    logits = alternation.term.final_net()(unlabeled.image[1:])
+    target = torch.zeros(2, *SIZE, dtype=torch.uint8)
+    expected = segmentation_loss(logits, target, torch.full((2, *SIZE), 118 / 255))
+    assert torch.allclose(result.losses["pseudo_label"], expected, atol=1e-4)
+    assert (unlabeled.pseudo_hard == 1).all()  # the batch that came is left alone
+
+
+def test_the_judge_is_not_changed_by_judging(
+    tmp_path: Path, batches: tuple[LabeledBatch, UnlabeledBatch]
+) -> None:
+    labeled, unlabeled = batches
+    alternation = make(tmp_path)
+    alternation.term.train()
+    alternation.step(labeled, unlabeled, LATER)
+    assert all(module.training for module in alternation.term.modules())
+    assert alternation.term.final_net().scale.grad is None  # type: ignore[union-attr]
+
+
+def test_state_goes_on_to_the_same_weights(
+    tmp_path: Path, batches: tuple[LabeledBatch, UnlabeledBatch]
+) -> None:
+    first, second = make(tmp_path), make(tmp_path)
+    for step in (50, 51):
+        first.step(*batches, Progress(step, 100))
+    second.load_state(copy.deepcopy(first.state()))
+    for alternation in (first, second):
+        alternation.step(*batches, Progress(52, 100))
+    biases = [a.strategy.bias for a in (first, second)]  # type: ignore[union-attr]
+    assert torch.equal(*biases)
+
+
+def test_no_confident_crop_means_no_step(
+    tmp_path: Path, batches: tuple[LabeledBatch, UnlabeledBatch]
+) -> None:
+    labeled, unlabeled = batches
+    alternation = make(tmp_path)
+    faint = UnlabeledBatch(unlabeled.image[1:], unlabeled.pseudo_hard[1:])  # type: ignore[index]
+    alternation.step(labeled, faint, LATER)
+    assert not alternation.strategy.taught and alternation.strategy.bias == -1  # type: ignore[union-attr]
+
+
+def test_windows_cover_the_volume() -> None:
+    """A prediction that depends on the voxel alone is the same in windows as at once."""
+
+    class ByVoxel(Strategy):
+        def predict(self, image: Tensor, settings: PseudoLabelSettings) -> Prediction:
+            assert self.window is None or image.shape == self.window
+            foreground = torch.sigmoid(image)
+            return Prediction(torch.stack([1 - foreground, foreground]), foreground)
+
+    strategy, image = ByVoxel(), torch.randn(11, 7, 13)
+    whole = predict_volume(strategy, image, PseudoLabelSettings())
+    strategy.window = (8, 8, 8)
+    found = predict_volume(strategy, image, PseudoLabelSettings())
+    assert torch.allclose(found.probabilities, whole.probabilities, atol=1e-5)
+    assert found.agreement is not None and whole.agreement is not None
+    assert torch.allclose(found.agreement, whole.agreement, atol=1e-5)
+
+
+def test_a_quantile_of_single_crops_is_refused() -> None:
+    plain = ["retraining.selection.alternation=online", "retraining.selection.mode=quantile"]
+    with pytest.raises(InputError, match="needs mode=threshold"):
+        load_settings("tiny", plain)
