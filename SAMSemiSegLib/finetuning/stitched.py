@@ -149,34 +149,37 @@ class StitchedStrategy(FinetuningStrategy):
         shape = (image.shape[0], image.shape[1], image.shape[2])
         for axis in axes:
             stitching = self.stitching.model_copy(update={"axis": axis})
-            for offset in self._offsets(shape, stitching, settings.offsets):
+            for offset in self.offsets(shape, stitching, settings.offsets):
                 for flips in mirrored:
-                    part = self._probabilities(image, stitching, offset, flips)
+                    part = self.volume_maps(image.flip(flips), stitching, offset)
+                    part = part.flip([1 + dimension for dimension in flips])
                     total = part if total is None else total.add_(part)
                     count += 1
         assert total is not None
-        return Prediction(total.div_(count))
+        return self.prediction_of(total.div_(count))
 
-    def _probabilities(
-        self, image: Tensor, settings: StitchingSettings, offset: int, flips: tuple[int, ...]
-    ) -> Tensor:
-        """(K, X, Y, Z) of one view of the volume."""
+    def canvas_maps(self, canvas: Tensor, factor: int) -> Tensor:
+        """What is averaged over the views of a volume: maps (B, C, H, W) of canvases (B, 1, H, W),
+        here the softmax."""
+        return self.canvas_logits(canvas, factor).float().softmax(1)
+
+    def prediction_of(self, maps: Tensor) -> Prediction:
+        """The prediction from averaged maps (C, X, Y, Z)."""
+        return Prediction(maps)
+
+    def volume_maps(self, image: Tensor, settings: StitchingSettings, offset: int) -> Tensor:
+        """Maps (C, X, Y, Z) of a volume (X, Y, Z) seen along ``settings.axis``."""
         factor = self.upscale_factor((image.shape[0], image.shape[1], image.shape[2]), settings)
-
-        def predict_canvas(canvas: Tensor) -> Tensor:
-            return self.canvas_logits(canvas, factor).float().softmax(1)
-
-        probabilities = predict_in_slabs(
-            image.flip(flips) if flips else image,
+        return predict_in_slabs(
+            image,
             _with_budget(settings, factor),
-            self._multiple(factor),
-            predict_canvas,
+            self.side_multiple(factor),
+            lambda canvas: self.canvas_maps(canvas, factor),
             self.options.slab_overlap,
             offset,
         )
-        return probabilities.flip([axis + 1 for axis in flips]) if flips else probabilities
 
-    def _offsets(
+    def offsets(
         self, shape: tuple[int, int, int], settings: StitchingSettings, count: int
     ) -> list[int]:
         """Up to ``count`` different numbers of leading blank cells, as training has seen them."""
@@ -193,7 +196,7 @@ class StitchedStrategy(FinetuningStrategy):
         """The volume's canvases; ``offset`` is lowered where it would cost a further canvas."""
 
         def plan(blank: int) -> list[Slab]:
-            multiple, overlap = self._multiple(factor), self.options.slab_overlap
+            multiple, overlap = self.side_multiple(factor), self.options.slab_overlap
             return plan_slabs(shape, settings, multiple, overlap, blank)
 
         slabs = plan(0)
@@ -218,7 +221,7 @@ class StitchedStrategy(FinetuningStrategy):
             factor += 1  # 1.2: what margins, blank cells and rounding add to a canvas
         return factor
 
-    def _multiple(self, factor: int) -> int:
+    def side_multiple(self, factor: int) -> int:
         """Multiple of the canvas' sides before it is enlarged."""
         multiple = self.sam.foundation.multiple
         while factor % 2 == 0 and multiple % 2 == 0:

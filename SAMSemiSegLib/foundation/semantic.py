@@ -55,16 +55,23 @@ class SemanticDecoder(nn.Module):
                     if isinstance(layer, nn.Linear):
                         layer.reset_parameters()
 
-    def forward(self, embedding: Tensor, positions: Tensor, no_mask: Tensor) -> Tensor:
+    def forward(
+        self,
+        embedding: Tensor,
+        positions: Tensor,
+        no_mask: Tensor,
+        prompts: Tensor | None = None,
+    ) -> Tensor:
         """Low-resolution logits (B, K, 4h, 4w).
 
-        SAM's own ``forward`` answers many prompts of one image; here each image of the batch gets
-        the same (empty) prompt.
+        SAM's own ``forward`` answers many prompts of one image; here each image of the batch has
+        one prompt of its own, or none.
 
         Args:
             embedding: (B, 256, h, w) of the canvases.
             positions: (1, 256, h, w) encoding of places.
             no_mask: (256,) embedding of "there is no mask prompt".
+            prompts: (B, N, 256) embedded points, or None.
         """
         assert isinstance(self.iou_token, nn.Embedding)
         assert isinstance(self.transformer, nn.Module)
@@ -72,6 +79,8 @@ class SemanticDecoder(nn.Module):
         batch, channels, height, width = embedding.shape
         tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = tokens.unsqueeze(0).expand(batch, -1, -1)
+        if prompts is not None:
+            tokens = torch.cat([tokens, prompts.to(tokens.dtype)], 1)
         source = embedding + no_mask.view(1, -1, 1, 1)
         answers, source = self.transformer(source, positions.expand(batch, -1, -1, -1), tokens)
         source = source.transpose(1, 2).reshape(batch, channels, height, width)

@@ -1,0 +1,1 @@
+"""Two decoders that prompt each other with points: CPC-SAM and CPAC-SAM."""

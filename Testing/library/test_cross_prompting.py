@@ -1,0 +1,365 @@
+"""CPC-SAM and CPAC-SAM: sampling, prototypes, roles, views, whole runs."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from SAMSemiSegLib.errors import Cancelled
+from SAMSemiSegLib.finetuning.adapters.freeze import count_trainable
+from SAMSemiSegLib.finetuning.cross_prompting.decoder import FusedAttention
+from SAMSemiSegLib.finetuning.cross_prompting.prompts import ClassPoints, Points
+from SAMSemiSegLib.finetuning.cross_prompting.prototypes import (
+    class_prototypes,
+    class_similarity,
+    one_hot_regions,
+)
+from SAMSemiSegLib.finetuning.cross_prompting.sampling import (
+    center_point,
+    grid_interval,
+    grid_points,
+    random_point,
+)
+from SAMSemiSegLib.finetuning.cross_prompting.strategy import CrossPrompting, pseudo_label
+from SAMSemiSegLib.finetuning.slices import collect_slices, lay_out_slices, slice_layout
+from SAMSemiSegLib.finetuning.stage import finetune
+from SAMSemiSegLib.finetuning.strategy import STRATEGIES, Sample
+from SAMSemiSegLib.foundation.model import FOUNDATION
+from SAMSemiSegLib.project.importing import import_cases
+from SAMSemiSegLib.project.label_set import LabelSet
+from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.pseudolabels.make import make_pseudo_label
+from SAMSemiSegLib.run.cancellation import Cancellation
+from SAMSemiSegLib.run.events import Events, read_events
+from SAMSemiSegLib.run.settings import PseudoLabelSettings, RunSettings, StitchingSettings
+from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.training.devices import make_accelerator
+from SAMSemiSegLib.training.progress import Progress
+
+TINY = ("sam_vit_tiny_random", "lite_tiny_random")
+METHODS = ("cpc", "cpac")
+VIEWS = ("stitched", "slices")
+
+
+def build(
+    name: str = "cpac", foundation: str = "lite_tiny_random", channels: int = 3, **options: object
+) -> CrossPrompting:
+    torch.manual_seed(5)
+    entry = STRATEGIES[name]
+    chosen = entry.Options(**{"start": 0.0, "upscale": 1, **options})
+    model = FOUNDATION[foundation].build()
+    strategy = entry(model, channels, StitchingSettings(max_pixels=1 << 16), chosen)
+    assert isinstance(strategy, CrossPrompting)
+    return strategy
+
+
+def ball(shape: tuple[int, int, int] = (20, 18, 5), name: str = "ball", classes: int = 2) -> Sample:
+    """Nested balls in noise, with an ignored slice."""
+    axes = [torch.linspace(-1, 1, n) for n in shape]
+    radius = torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(0).sqrt()
+    labels = ((1 - radius).clamp(0, 0.999) * (classes + 1)).to(torch.uint8)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(len(name)))
+    image = labels.float() + 0.1 * noise
+    if min(shape) > 1:
+        labels[..., 0] = 255
+    return Sample(name, (image - image.mean()) / image.std(), labels)
+
+
+def hidden(sample: Sample) -> Sample:
+    return Sample("hidden", sample.image.flip(0))
+
+
+@st.composite
+def regions(draw: st.DrawFn) -> Tensor:
+    height, width = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    share = draw(st.sampled_from([0.0, 0.02, 0.4, 1.0]))
+    return torch.rand(height, width, generator=generator) < share
+
+
+@given(regions(), st.sampled_from([1, 2, 8, 16]))
+@settings(max_examples=60, deadline=None)
+def test_grid_has_the_published_interval_and_stays_inside(region: Tensor, density: int) -> None:
+    points = grid_points(region, density)
+    assert region[points[:, 0], points[:, 1]].all()
+    area = int(region.sum())
+    step = max(int(math.sqrt(area) / density), 1)
+    assert grid_interval(area, density) == step
+    if len(points):
+        assert ((points - points[0]) % step == 0).all()
+    # Complete: every pixel of the region on the same grid is a point.
+    inside = region.nonzero()
+    if len(points):
+        assert ((inside - points[0]) % step == 0).all(1).sum() == len(points)
+    one = random_point(region)
+    assert len(one) == min(area, 1) and region[one[:, 0], one[:, 1]].all()
+
+
+def test_number_of_grid_points_does_not_depend_on_size() -> None:
+    counts = []
+    for side in (64, 256, 512):
+        region = torch.zeros(600, 600, dtype=torch.bool)
+        region[10 : 10 + side, 40 : 40 + side] = True
+        counts.append(len(grid_points(region, 8)))
+    assert counts == [64, 64, 64]
+
+
+def test_center_lies_deep_in_the_largest_component() -> None:
+    region = torch.zeros(40, 40, dtype=torch.bool)
+    region[5:16, 8:19] = True
+    region[30:33, :] = True
+    assert center_point(region).tolist() == [[10, 13]]
+    assert center_point(torch.zeros(4, 4, dtype=torch.bool)).shape == (0, 2)
+
+
+def test_prototypes_find_the_classes_again() -> None:
+    directions = torch.eye(6)[:3]
+    labels = torch.zeros(1, 16, 24, dtype=torch.uint8)
+    labels[:, 4:12, 8:16], labels[:, 12:, 16:] = 1, 2
+    labels[:, :4, :4] = 255
+    truth = labels.long()[:, ::4, ::4].masked_fill(labels[:, ::4, ::4] == 255, 0)
+    features = directions[truth].permute(0, 3, 1, 2) * 7
+    prototypes = class_prototypes(features, labels, 4)
+    assert prototypes.classes.tolist() == [0, 1, 2]  # class 3 is not there, and has none
+    torch.testing.assert_close(prototypes.vectors, directions)
+    similarity = class_similarity(features, prototypes, 4, (16, 24))
+    assert (similarity[:, 3] == -2).all()
+    assert torch.equal(similarity[:, :, 1::4, 1::4].argmax(1), truth)
+    assert one_hot_regions(labels, 3).sum() == (labels != 255).sum()
+
+
+@pytest.mark.parametrize("place", [[-1, 0], [0, 8], [6, 0]])
+def test_a_prompt_outside_the_canvas_is_impossible(place: list[int]) -> None:
+    encoder = FOUNDATION["lite_tiny_random"].build().prompt_encoder
+    points = Points(torch.tensor([[2, 3], place]), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="outside"):
+        ClassPoints(encoder, 2)([points], (6, 8), encoder)
+
+
+def test_points_know_place_and_class() -> None:
+    encoder = FOUNDATION["lite_tiny_random"].build().prompt_encoder
+    table = ClassPoints(encoder, 3)
+    places = torch.tensor([[2, 3], [2, 3], [4, 3]])
+    one = Points(places, torch.tensor([1, 2, 1]))
+    none = Points(places[:0], places[:0, 0])
+    tokens = table([one, none], (8, 8), encoder)
+    assert tokens is not None and tokens.shape == (2, 3, 256)
+    assert not torch.allclose(tokens[0, 0], tokens[0, 1])
+    assert not torch.allclose(tokens[0, 0], tokens[0, 2])
+    expected = encoder.not_a_point_embed.weight.expand(3, -1)
+    torch.testing.assert_close(tokens[1], expected)
+    # A point has the position code of the pixel it lies in.
+    grid = encoder.pe_layer((8, 8))
+    torch.testing.assert_close(tokens[0, 0] - table.table.weight[1], grid[:, 2, 3])
+    assert table([none], (8, 8), encoder) is None
+
+
+def test_fused_attention_is_sams() -> None:
+    attention = FOUNDATION["lite_tiny_random"].build().mask_decoder.transformer.layers[0].self_attn
+    q, k, v = torch.randn(3, 2, 9, 256).unbind()
+    torch.testing.assert_close(FusedAttention(attention)(q, k, v), attention(q, k, v))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_come_back(axis: int) -> None:
+    volume = torch.randn(5, 7, 6)
+    layout = slice_layout((5, 7, 6), StitchingSettings(axis=axis), 32)  # type: ignore[arg-type]
+    canvases = lay_out_slices(volume, layout, -9.0)
+    assert canvases.shape == (volume.shape[axis], layout.height, layout.width)
+    assert torch.equal(collect_slices(canvases.unsqueeze(1), layout)[0], volume)
+
+
+@pytest.mark.parametrize("foundation", TINY)
+@pytest.mark.parametrize("name", METHODS)
+def test_logits_are_as_large_as_the_canvas(name: str, foundation: str) -> None:
+    strategy = build(name, foundation)
+    embedding = strategy.encode(torch.randn(1, 1, 64, 96), 1)
+    decoder = strategy.sam.decoder
+    places = strategy.sam.foundation.position_encoding(*embedding.shape[-2:])
+    assert decoder(embedding, places, torch.zeros(256)).shape == (1, 3, 64, 96)
+    one, other = (strategy.decode(i, embedding, (64, 96)) for i in (0, 1))
+    assert not torch.allclose(one, other, atol=1e-3)  # differently initialized
+
+
+@pytest.mark.parametrize(
+    ("name", "view", "foundation"),
+    [
+        ("cpc", "stitched", TINY[0]),
+        ("cpc", "slices", TINY[1]),
+        ("cpac", "stitched", TINY[1]),
+        ("cpac", "slices", TINY[0]),
+    ],
+)
+def test_training_lowers_the_loss_on_one_labeled_volume(
+    name: str, view: str, foundation: str
+) -> None:
+    strategy = build(name, foundation, view=view, slices=3).train()
+    optimizer = torch.optim.AdamW([p for p in strategy.parameters() if p.requires_grad], 3e-3)
+    losses = []
+    for i in range(8):
+        torch.manual_seed(7)
+        terms = strategy.step([ball()], [hidden(ball())], Progress(i, 8))
+        assert set(terms) == {"supervised", "prompted", "cross", "consistency"}
+        optimizer.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        optimizer.step()
+        losses.append(float(terms["supervised"].detach() + terms["prompted"].detach()))
+    assert losses[-1] < 0.93 * losses[0]
+    assert count_trainable(strategy.sam.foundation.image_encoder) > 0
+    unused = [k for k, p in strategy.named_parameters() if p.requires_grad and p.grad is None]
+    assert unused == []
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize(("channels", "shape"), [(2, (24, 20, 6)), (14, (24, 20, 6))])
+def test_few_and_many_classes_and_2d(view: str, channels: int, shape: tuple[int, int, int]) -> None:
+    for size in (shape, (24, 20, 1)):
+        strategy = build(channels=channels, view=view).train()
+        sample = ball(size, classes=channels - 1)
+        terms = strategy.step([sample], [hidden(sample)], Progress(1, 2))
+        assert all(term.isfinite() for term in terms.values())
+        prediction = strategy.eval().predict(sample.image, PseudoLabelSettings(offsets=1))
+        assert prediction.probabilities.shape == (channels, *size)
+        torch.testing.assert_close(prediction.probabilities.sum(0), torch.ones(size))
+
+
+def test_prompts_lie_in_cells_and_in_agreed_regions() -> None:
+    strategy = build("cpac", densities=(2, 4)).eval()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        truth, other = strategy.see(ball()), strategy.see(hidden(ball()))
+        coarse = other.logits[0].argmax(1).masked_fill(~other.valid, 255)
+        few, many = strategy.point_sets(other, coarse, strategy.prototypes([truth]))
+        labeled, _ = strategy.point_sets(truth, coarse, None)
+    for canvas in (few[0], many[0]):
+        rows, columns = canvas.places.T
+        assert other.valid[0, rows, columns].all()  # not in margins or blank cells
+        assert torch.equal(coarse[0, rows, columns].long(), canvas.classes)
+    assert len(many[0].places) >= len(few[0].places) > 0
+    rows, columns = labeled[0].places.T
+    assert torch.equal(truth.target[0, rows, columns].long(), labeled[0].classes)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_swapping_the_decoders_swaps_the_roles(name: str) -> None:
+    strategy = build(name).eval()
+
+    def rounds(prompter: int) -> dict[str, float]:
+        torch.manual_seed(3)
+        truths, others = [strategy.see(ball())], [strategy.see(hidden(ball()))]
+        prototypes = strategy.prototypes(truths)
+        terms = strategy.round(truths, others, prototypes, prompter)
+        return {key: float(term.detach()) for key, term in terms.items()}
+
+    before = rounds(0), rounds(1)
+    assert before[0] != before[1]
+    strategy.sam.decoder, strategy.second = strategy.second, strategy.sam.decoder
+    assert (rounds(1), rounds(0)) == before
+
+
+def test_no_gradient_goes_into_a_pseudo_label() -> None:
+    answers = [torch.randn(1, 3, 8, 8, requires_grad=True) for _ in range(2)]
+    valid = torch.ones(1, 8, 8, dtype=torch.bool)
+    valid[:, 0] = False
+    found = pseudo_label(answers, valid)
+    assert not found.requires_grad and (found[:, 0] == 255).all() and (found[:, 1:] < 3).all()
+    # The cross term alone reaches the prompting decoder, not the one it prompted.
+    strategy = build(consistency_weight=0.0)
+    truths, others = [strategy.see(ball())], [strategy.see(hidden(ball()))]
+    strategy.round(truths, others, strategy.prototypes(truths), 1)["cross"].backward()
+    assert all(p.grad is None for p in strategy.sam.decoder.parameters())
+    assert any(p.grad is not None for p in strategy.second.parameters())
+    assert strategy.points.table.weight.grad is None
+
+
+def test_unsupervised_terms_begin_at_their_share() -> None:
+    for name, early in (("cpac", {"supervised", "prompted"}), ("cpc", {"supervised"})):
+        strategy = build(name, start=0.5)
+        samples = [ball()], [hidden(ball())]
+        assert set(strategy.step(*samples, Progress(4, 10))) == early
+        assert "cross" in strategy.step(*samples, Progress(5, 10))
+        assert "cross" not in strategy.step(samples[0], [], Progress(5, 10))
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_prediction_is_the_mean_of_both_and_confidence_their_agreement(view: str) -> None:
+    strategy = build(view=view).eval()
+    image = ball().image
+    found = strategy.predict(image, PseudoLabelSettings(axes=(0, 2), offsets=1))
+    assert found.agreement is not None and found.agreement.shape == image.shape
+    assert found.agreement.min() >= 0 and found.agreement.max() < 1
+    alike = build(view=view).eval()
+    alike.second = alike.sam.decoder
+    same = alike.predict(image, PseudoLabelSettings(offsets=1)).agreement
+    torch.testing.assert_close(same, torch.ones_like(image))
+    assert make_pseudo_label(found, PseudoLabelSettings(), ["a", "b"]).confidence.max() < 1
+
+
+class _StopAfter(Cancellation):
+    """Asked to stop at the n-th check."""
+
+    def __init__(self, folder: Path, checks: int) -> None:
+        super().__init__(folder / "cancel")
+        self.left = checks
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Cancelled("stop")
+
+
+class _Case:
+    def __init__(self, sample: Sample, labeled: bool) -> None:
+        self.id, self.image = sample.id, sample.image.numpy()
+        self.labels = sample.labels.numpy() if labeled and sample.labels is not None else None
+
+
+def finetuned(name: str, folder: Path, checks: int = 10**6, **options: object) -> dict[str, Tensor]:
+    """Weights after four steps on one labeled and two unlabeled volumes."""
+    accelerator = make_accelerator("cpu", "no")
+    context = Context(accelerator, Events(None, ()), _StopAfter(folder, checks))
+    run = RunSettings()
+    run.finetuning.budget.steps = 4
+    strategy = build(name, **options)
+    labeled = [_Case(ball(), True)]
+    unlabeled = [_Case(ball(name=f"u{i}"), False) for i in range(2)]
+    finetune(strategy, labeled, unlabeled, run, folder, context, (1.0, 1.0, 1.0))
+    return strategy.trainable_state_dict()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_resumed_run_gives_the_same_weights(name: str, tmp_path: Path) -> None:
+    whole = finetuned(name, tmp_path / "whole")
+    with pytest.raises(Cancelled):
+        finetuned(name, tmp_path / "parts", checks=2)
+    resumed = finetuned(name, tmp_path / "parts")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
+    assert not any("patch_embed" in key for key in whole)
+
+
+def test_a_whole_run_by_the_command(
+    tmp_path: Path, write_phantom_set: Callable[..., tuple[Path, Path]]
+) -> None:
+    images, labels = write_phantom_set(tmp_path / "scans", 4, shape=(32, 32, 16))
+    project = Project.create(tmp_path / "project", LabelSet.parse("head=1,tail=2"))
+    import_cases(project, images, labels, 1, None, 1, False, False)
+    command = [sys.executable, "-m", "SAMSemiSegLib", "train", str(project.folder), "--run", "a"]
+    command += ["--device", "cpu", "--preset", "tiny", "--set", "finetuning.strategy=cpac"]
+    command += ["--set", "finetuning.options.view=slices", "--set", "export=[]"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    run = project.folder / "runs" / "a"
+    told = [e for e in read_events(run / "events.jsonl") if e["stage"] == "finetuning"]
+    assert any("cross" in event.get("values", {}) for event in told)
+    assert len(list((run / "pseudolabels").glob("*.npz"))) == 2
+    assert (run / "report.html").is_file()
