@@ -1,7 +1,9 @@
 """Accuracy on real scans: runs of a plan, one after the other, and one table of them.
 
     python benchmarks/accuracy.py run --dataset la --labels 1 --first 0 1 --seeds 0 1 --minutes 30
+    python benchmarks/accuracy.py run --dataset la --labels 1 --methods all --set ...
     python benchmarks/accuracy.py table benchmarks/results/accuracy.jsonl
+    python benchmarks/accuracy.py methods benchmarks/results/accuracy.jsonl
 
 A run is a configuration, a choice of labeled cases and a seed. Each appends one JSON line as it
 ends; a run whose line is there already is passed over, and one that was cut off is resumed.
@@ -11,27 +13,32 @@ of the evaluation cases are never read in training.
 
 from __future__ import annotations
 
+import itertools
 import json
 import resource
 import shutil
 import statistics
 import subprocess
 import sys
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import typer
+from published import Configuration, configuration_names, load_configuration
 from rich.console import Console
 from rich.table import Table
+from variants import Row, keep, ranking, rows, shared_folder, take_over
 
 from SAMSemiSegLib.atomic import write_text
 from SAMSemiSegLib.command.demo import find_data
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.project.importing import import_cases
-from SAMSemiSegLib.project.label_set import Label, LabelSet
+from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.project import Project
+
+FIGURES = ("dice", "jaccard", "asd_mm", "hd95_mm", "asd_voxels", "hd95_voxels")
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
 
@@ -66,11 +73,14 @@ PUBLISHED = {
 
 @app.command()
 def run(
-    dataset: str = typer.Option(..., help="la or hippocampus."),
+    dataset: str = typer.Option(..., help="la, hippocampus, or a published benchmark's name."),
+    data: Path = typer.Option(None, help="Folder of the published benchmark's files."),
     labels: int = typer.Option(1, help="Number of labeled cases."),
     first: list[int] = typer.Option([0], help="Line (from 0) of the first labeled case."),
     seeds: list[int] = typer.Option([0], help="Seeds."),
-    preset: str = typer.Option("balanced", help="Preset of the runs."),
+    preset: str = typer.Option("", help="Default: balanced, or the published settings."),
+    methods: str = typer.Option("", help="Semi-supervised methods: all, or names with commas."),
+    variants: str = typer.Option("plain,sfr,sfr+", help="Of each method."),
     minutes: float = typer.Option(0, help="Total training time of each row; 0: the preset's."),
     share: float = typer.Option(0.5, help="Part of the minutes for the foundation model."),
     name: str = typer.Option("default", help="Name of the configuration in the table."),
@@ -81,9 +91,16 @@ def run(
     workspace: Path = typer.Option(Path("benchmarks/runs"), help="Projects and runs."),
 ) -> None:
     """Run every combination of labeled cases and seeds."""
-    data = find_data(dataset)
-    if dataset not in DATASETS or data is None:
-        raise InputError(f"The scans of '{dataset}' are not here; set SAMSEMISEG_DATA.")
+    source: Dataset | Configuration
+    if dataset in DATASETS:
+        source = DATASETS[dataset]
+        found = find_data(dataset)
+    else:
+        source = load_configuration(dataset)
+        found = data
+    if found is None:
+        raise InputError(f"The scans of '{dataset}' are not here; set SAMSEMISEG_DATA or --data.")
+    preset = preset or ("balanced" if isinstance(source, Dataset) else "published")
     settings = list(assignments)
     if minutes:
         settings += [
@@ -91,27 +108,28 @@ def run(
             f"finetuning.budget.minutes={share * minutes}",
             f"retraining.budget.minutes={(1 - share) * minutes}",
         ]
-    settings.append(f"supervised_baseline={json.dumps(baseline)}")
-    for start in first:
-        for seed in seeds:
-            key = {
-                "dataset": dataset,
-                "labels": labels,
-                "first": start,
-                "seed": seed,
-                "name": name,
-                "preset": preset,
-                "settings": settings,
-                "unlabeled": unlabeled,
-            }
-            if any(all(line.get(k) == v for k, v in key.items()) for line in read(results)):
-                print(f"Already there: {key}")
-                continue
-            line = _run(DATASETS[dataset], data, key, workspace)
-            results.parent.mkdir(parents=True, exist_ok=True)
-            with results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-            table(results)
+    settings.append(f"supervised_baseline={json.dumps(baseline and not methods)}")
+    for start, seed, row in itertools.product(first, seeds, rows(methods, variants)):
+        own = source.method_settings.get(row.method, ()) if preset == "published" else ()
+        key = {
+            "dataset": dataset,
+            "labels": labels,
+            "first": start,
+            "seed": seed,
+            "name": name,
+            "preset": preset,
+            "settings": [*row.settings, *own, *settings],
+            "unlabeled": unlabeled,
+            **row.key,
+        }
+        if any(all(line.get(k) == v for k, v in key.items()) for line in read(results)):
+            print(f"Already there: {key}")
+            continue
+        line = _run(source, found, key, row, workspace)
+        results.parent.mkdir(parents=True, exist_ok=True)
+        with results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        table(results)
 
 
 @app.command()
@@ -120,11 +138,11 @@ def table(results: Path = typer.Argument(RESULTS), markdown: bool = False) -> No
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for line in read(results):
         for row, figures in line["rows"].items():
-            key = (line["dataset"], line["labels"], line["name"], row)
+            name = " ".join([line["name"], line.get("method", ""), line.get("variant", "")])
+            key = (line["dataset"], line["labels"], name.strip(), row)
             groups.setdefault(key, []).append(figures)
     columns = ("Set", "Labels", "Configuration", "Row", "Dice %", "HD95 mm", "Failed", "Published")
-    shown = Table(*columns)
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines = []
     for (name, labels, configuration, row), runs in sorted(groups.items()):
         dice = [100 * r["dice"] for r in runs]
         spread = f" ± {statistics.stdev(dice):.1f}" if len(dice) > 1 else ""
@@ -139,12 +157,35 @@ def table(results: Path = typer.Argument(RESULTS), markdown: bool = False) -> No
             f"{sum(r['failures'] for r in runs)} of {sum(r['cases'] for r in runs)}",
             str(PUBLISHED.get((name, labels), {}).get(row, "–")),
         )
-        shown.add_row(*cells)
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(cells)
+    show(columns, lines, markdown)
+
+
+@app.command()
+def methods(results: Path = typer.Argument(RESULTS), markdown: bool = False) -> None:
+    """The methods plain, SFR and SFR+, the best first, with the published Dice and the time."""
+    columns = ("Set", "Labels", "Configuration", "Method", "Variant", "Dice %", "HD95 mm")
+    columns += ("Failed", "Published", "Minutes")
+    show(columns, [list(line) for line in ranking(read(results), _published)], markdown)
+
+
+def _published(dataset: str, labels: int, row: str) -> float | None:
+    name = "la2018" if dataset == "la" else dataset
+    if name not in configuration_names():
+        return None
+    return load_configuration(name).published.get(row, {}).get(labels)
+
+
+def show(columns: Sequence[str], lines: Sequence[Sequence[str]], markdown: bool) -> None:
+    """Print a table."""
     if markdown:
-        print("\n".join(lines))
-    else:
-        Console().print(shown)
+        for cells in (columns, ["---"] * len(columns), *lines):
+            print("| " + " | ".join(cells) + " |")
+        return
+    shown = Table(*columns)
+    for line in lines:
+        shown.add_row(*line)
+    Console().print(shown)
 
 
 def read(results: Path) -> list[dict[str, Any]]:
@@ -154,35 +195,43 @@ def read(results: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
 
 
-def _run(dataset: Dataset, data: Path, key: dict[str, Any], workspace: Path) -> dict[str, Any]:
+def _run(
+    source: Dataset | Configuration, data: Path, key: dict[str, Any], row: Row, workspace: Path
+) -> dict[str, Any]:
     """One run in a process of its own, so that its peak memory can be read."""
-    label = f"{dataset.name}-{key['labels']}-{key['first']}"
+    label = f"{source.name}-{key['labels']}-{key['first']}"
     if key["unlabeled"]:
         label += f"-u{key['unlabeled']}"
     project = workspace / label
     if not (project / "project.json").exists():
-        _make_project(dataset, data, key["labels"], key["first"], key["unlabeled"], project)
-    name = f"{key['name']}-{key['seed']}"
+        if isinstance(source, Dataset):
+            _make_project(source, data, key["labels"], key["first"], key["unlabeled"], project)
+        else:
+            source.make_project(data, key["labels"], key["first"], key["unlabeled"], project)
+    name = row.run_name(key["name"], key["seed"])
     folder = project / "runs" / name
+    shared = shared_folder(project, key)
     resume = (folder / "config.json").exists()
     command = [sys.executable, "-m", "SAMSemiSegLib", "train", str(project), "--run", name]
     if resume:
         command.append("--resume")
     else:
-        command += ["--preset", key["preset"], "--seed", str(key["seed"])]
+        sfr = project / "runs" / Row(row.method, "sfr").run_name(key["name"], key["seed"])
+        take_over(row, folder, shared, sfr, key["settings"])
+        preset = key["preset"]
+        if preset == "published" and isinstance(source, Configuration):
+            preset = str(source.write_preset(workspace))
+        command += ["--preset", preset, "--seed", str(key["seed"])]
         for setting in key["settings"]:
             command += ["--set", setting]
         command += ["--set", "export=[]"]
-    began = time.monotonic()
     subprocess.run(command, check=True)
-    seconds = time.monotonic() - began
+    seconds = keep(row, folder, shared)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     summary = json.loads((folder / "evaluation" / "scores.json").read_text())["summary"]
-    rows = {
+    figures = {
         entry["row"]: {
-            "dice": entry["figures"]["dice"]["mean"],
-            "hd95_mm": entry["figures"]["hd95_mm"]["mean"],
-            "hd95_voxels": entry["figures"]["hd95_voxels"]["mean"],
+            **{name: entry["figures"][name]["mean"] for name in FIGURES},
             "failures": entry["failures"],
             "cases": entry["cases"],
         }
@@ -190,7 +239,7 @@ def _run(dataset: Dataset, data: Path, key: dict[str, Any], workspace: Path) -> 
         if entry["label"] == "mean"
     }
     shutil.rmtree(folder / "preprocessed", ignore_errors=True)
-    return {**key, "rows": rows, "seconds": round(seconds), "peak_gb": round(peak, 2)}
+    return {**key, "rows": figures, "seconds": round(seconds), "peak_gb": round(peak, 2)}
 
 
 def _make_project(
@@ -203,8 +252,7 @@ def _make_project(
         training = training[: labels + unlabeled]
     order = folder.parent / f"{folder.name}.txt"
     write_text(order, "\n".join(training + names[-dataset.evaluation :]) + "\n")
-    entries = [Label(value=i, name=name) for i, name in enumerate(dataset.labels, 1)]
-    project = Project.create(folder, LabelSet(labels=entries), folder.name)
+    project = Project.create(folder, LabelSet.of(dataset.labels), folder.name)
     import_cases(
         project,
         data / "images",

@@ -1,0 +1,193 @@
+"""Every semi-supervised method plain, with pseudo-labels (SFR) and with selection (SFR+).
+
+With the same labeled cases and seed, all methods share preprocessing, the fine-tuned foundation
+model and its pseudo-labels; SFR+ in rounds begins with the network of SFR. These are made once and
+linked into the run folders of the others, which pass over what is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from SAMSemiSegLib.atomic import write_json
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.report.material import gather
+from SAMSemiSegLib.retraining.ssl.method import METHODS
+
+MODES = {"plain": "off", "sfr": "on", "sfr+": "selected"}
+
+STAGE2 = ("preprocessed", "finetuning", "pseudolabels", "evaluation/pseudo-labels.json")
+STAGE3 = ("retraining", "evaluation/re-trained.json")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method in one of the three ways; both empty: what the settings say."""
+
+    method: str = ""
+    variant: str = ""
+
+    @property
+    def settings(self) -> list[str]:
+        """As ``--set`` takes them."""
+        if not self.method:
+            return []
+        mode = MODES[self.variant]
+        return [f"retraining.method={self.method}", f"retraining.pseudo_label_mode={mode}"]
+
+    @property
+    def key(self) -> dict[str, str]:
+        """What tells its line in the results from others."""
+        return {"method": self.method, "variant": self.variant} if self.method else {}
+
+    def run_name(self, name: str, seed: int) -> str:
+        """Of the run folder."""
+        own = [self.method, self.variant.replace("+", "-plus")] if self.method else []
+        return "-".join([name, *own, str(seed)])
+
+
+def rows(methods: str, variants: str) -> list[Row]:
+    """All wanted rows, SFR of a method before its SFR+.
+
+    Args:
+        methods: names separated by commas, ``all``, or nothing.
+        variants: of plain, sfr, sfr+, separated by commas.
+
+    Raises:
+        InputError: there is no such method or variant.
+    """
+    if not methods:
+        return [Row()]
+    names = list(METHODS) if methods == "all" else [m.strip() for m in methods.split(",")]
+    wanted = [v.strip() for v in variants.split(",")]
+    unknown = [v for v in wanted if v not in MODES]
+    if unknown:
+        raise InputError(f"There is no variant '{unknown[0]}'; choose of {', '.join(MODES)}.")
+    for name in names:
+        METHODS[name]  # says which there are
+    return [Row(name, variant) for name in names for variant in MODES if variant in wanted]
+
+
+def shared_folder(project: Path, key: dict[str, Any]) -> Path:
+    """Where the stages before re-training are kept for runs that agree in them."""
+    before = [s for s in key["settings"] if not s.startswith(("retraining.", "supervised_"))]
+    told = json.dumps([key["preset"], key["seed"], before])
+    return project / "shared" / hashlib.sha1(told.encode()).hexdigest()[:12]
+
+
+def take_over(row: Row, folder: Path, shared: Path, sfr: Path, settings: Sequence[str]) -> None:
+    """Link into a new run folder what other runs have made.
+
+    Args:
+        row: of the run.
+        folder: of the run.
+        shared: from :func:`shared_folder`.
+        sfr: run folder of the same method with pseudo-labels.
+        settings: of the run.
+
+    """
+    seconds = 0.0
+    online = "retraining.selection.alternation=online" in settings
+    if row.variant == "plain":
+        _link(shared, folder, STAGE2[:1])
+    elif row.method and (shared / "seconds.json").exists():
+        _link(shared, folder, STAGE2)
+        seconds = _seconds(shared, "seconds.json")
+        if row.variant == "sfr+" and not online and (sfr / "seconds.json").exists():
+            _link(sfr, folder, STAGE3)
+            seconds = _seconds(sfr, "seconds.json")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "taken.json", {"seconds": seconds})
+
+
+def keep(row: Row, folder: Path, shared: Path) -> float:
+    """Link a finished run's early stages for the others.
+
+    Args:
+        row: of the run.
+        folder: of the run.
+        shared: from :func:`shared_folder`.
+
+    Returns:
+        The seconds that its stages took, those that it took over included.
+    """
+    stages = gather(folder).seconds
+    seconds = sum(stages.values()) + _seconds(folder, "taken.json")
+    write_json(folder / "seconds.json", {"seconds": seconds})
+    if row.method and not (shared / "seconds.json").exists():
+        if row.variant == "plain":
+            _link(folder, shared, STAGE2[:1])
+        else:
+            _link(folder, shared, STAGE2)
+            early = sum(stages.get(stage, 0.0) for stage in STAGE2[:3])
+            write_json(shared / "seconds.json", {"seconds": early})
+    return seconds
+
+
+def ranking(
+    lines: Sequence[dict[str, Any]], published: Callable[[str, int, str], float | None]
+) -> list[tuple[str, ...]]:
+    """One row for each set, number of labels, configuration, method and variant; within a set the
+    best Dice first.
+
+    Args:
+        lines: of the results file; those without a method are left out.
+        published: Dice in percent by set, number of labels and ``method/variant``, where known.
+
+    Returns:
+        Set, labels, configuration, method, variant, Dice in percent (mean, standard deviation and
+        number of runs), HD95 in millimeters, failures, published Dice, minutes.
+    """
+    groups: dict[tuple[Any, ...], list[tuple[dict[str, Any], float]]] = {}
+    for line in lines:
+        if "method" in line:
+            final = [row for row in line["rows"] if row.startswith("re-trained")][-1]
+            key = (line["dataset"], line["labels"], line["name"], line["method"], line["variant"])
+            groups.setdefault(key, []).append((line["rows"][final], line["seconds"]))
+    ranked = []
+    for key, runs in groups.items():
+        dice = [100 * figures["dice"] for figures, _ in runs]
+        spread = f" ± {statistics.stdev(dice):.1f}" if len(dice) > 1 else ""
+        hd95 = [f["hd95_mm"] for f, _ in runs if f["hd95_mm"] is not None]
+        known = published(key[0], key[1], f"{key[3]}/{key[4]}")
+        mean = statistics.fmean(dice)
+        cells = (
+            *(str(part) for part in key),
+            f"{mean:.1f}{spread} ({len(dice)})",
+            f"{statistics.fmean(hd95):.1f}" if hd95 else "–",
+            f"{sum(f['failures'] for f, _ in runs)} of {sum(f['cases'] for f, _ in runs)}",
+            "–" if known is None else f"{known:.1f}",
+            f"{statistics.fmean(seconds for _, seconds in runs) / 60:.1f}",
+        )
+        ranked.append(((key[0], key[1], key[2], -mean), cells))
+    return [cells for _, cells in sorted(ranked)]
+
+
+def _seconds(folder: Path, name: str) -> float:
+    path = folder / name
+    return float(json.loads(path.read_text())["seconds"]) if path.exists() else 0.0
+
+
+def _link(source: Path, target: Path, parts: Sequence[str]) -> None:
+    """Hard links of files and folders, each whole or not at all. Files are never changed in place,
+    only replaced, so that a link is as good as a copy."""
+    for part in parts:
+        start, end = source / part, target / part
+        if end.exists() or not start.exists():
+            continue
+        end.parent.mkdir(parents=True, exist_ok=True)
+        if start.is_dir():
+            temporary = end.with_name(f".{end.name}.linking")
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.copytree(start, temporary, copy_function=os.link)
+            temporary.rename(end)
+        else:
+            os.link(start, end)
