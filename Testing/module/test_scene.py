@@ -10,6 +10,7 @@ slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
 import numpy as np  # noqa: E402
 import SimpleITK as sitk  # noqa: E402
 import vtk  # noqa: E402
+from SAMSemiSegModule.scene.case_view import findNode, markAsCase  # noqa: E402
 from SAMSemiSegModule.scene.geometry import isSheared, isValidVolume  # noqa: E402
 from SAMSemiSegModule.scene.hierarchy import placeBeside  # noqa: E402
 from SAMSemiSegModule.scene.plots import CurvePlot  # noqa: E402
@@ -289,3 +290,31 @@ def test_curves_are_plot_nodes_that_grow_and_go(scene):
     assert plot.chartNode.GetNumberOfPlotSeriesNodes() == 2
     plot.remove()
     assert scene.GetNumberOfNodes() == count
+
+
+def test_case_survives_an_mrb(scene, tmp_path):
+    """Geometry, transform, overlapping segments, marks and hierarchy, through Slicer's bundle."""
+    volume = aVolume()
+    volume.CreateDefaultDisplayNodes()
+    volume.SetAndObserveTransformNodeID(rigid().GetID())
+    drawn = aSegmentation(volume, anterior=np.s_[2:6, 2:6, 2:6], posterior=np.s_[4:8, 2:6, 2:6])
+    markAsCase(drawn, "project|scan")
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "patient")
+    study = hierarchy.CreateStudyItem(patient, "study")
+    hierarchy.CreateItem(study, volume)
+    placeBeside(drawn, volume)
+    before = worldMatrix(volume), labelArray(drawn, volume, LABELS)
+    assert scene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    scene.Clear(0)
+    assert scene.ReadFromMRB(str(tmp_path / "scene.mrb"), True)
+    volume = slicer.util.getNode("scan")
+    drawn = findNode("project|scan", "vtkMRMLSegmentationNode")
+    assert np.allclose(worldMatrix(volume), before[0])
+    assert volume.GetParentTransformNode().GetName() == "moved"
+    values, account = labelArray(drawn, volume, LABELS)
+    assert np.array_equal(values, before[1][0]) and account == before[1][1]
+    assert account.overlapping == 32
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(drawn))
+    assert hierarchy.GetItemName(parent) == "study"

@@ -56,8 +56,9 @@ def createSegmentation(volumeNode, labels: Sequence[Label], name: str):
     """An empty segmentation on the volume's grid, one segment a label."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     node.CreateDefaultDisplayNodes()
-    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+    # The transform first: the grid is then taken relative to it, and not transformed twice.
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     for label in labels:
         _addSegment(node, label)
     return node

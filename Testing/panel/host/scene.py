@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
 import tempfile
 import types
@@ -30,6 +32,14 @@ def startScene() -> Any:
     slicer.__path__.append(str(slicerPythonDir()))
     scene = slicer.vtkMRMLScene()
     slicer.mrmlScene = scene
+    # Reading a .mrb unpacks it in the cache.
+    cache, dataIO = slicer.vtkCacheManager(), slicer.vtkDataIOManager()
+    cache.SetRemoteCacheDirectory(tempfile.mkdtemp(prefix="SAMSemiSeg-cache-"))
+    atexit.register(shutil.rmtree, cache.GetRemoteCacheDirectory(), ignore_errors=True)
+    cache.SetMRMLScene(scene)
+    dataIO.SetCacheManager(cache)
+    scene.SetDataIOManager(dataIO)
+    scene.SetCacheManager(cache)
     application = slicer.vtkSlicerApplicationLogic()
     application.SetMRMLScene(scene)
     color = slicer.vtkSlicerColorLogic()
