@@ -22,11 +22,11 @@ class SAMSemiSegParameters:
     caseSegmentation: vtkMRMLSegmentationNode
     caseUncertainty: vtkMRMLScalarVolumeNode
 
-    # Training
+    # Training; "auto" leaves a choice to the preset or to the library
     preset: str = "quick"
     foundation: str = "auto"
-    strategy: str = "lora"
-    method: str = "mean_teacher"
+    strategy: str = "auto"
+    method: str = "auto"
     device: str = "auto"
     finetuningMinutes: Annotated[float, WithinRange(0, 10000)] = 0.0
     retrainingMinutes: Annotated[float, WithinRange(0, 10000)] = 0.0

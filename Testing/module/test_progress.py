@@ -17,7 +17,7 @@ from SAMSemiSegModule.process.arguments import (
 )
 from SAMSemiSegModule.process.prediction import expect, isComplete, resultOf
 from SAMSemiSegModule.process.progress import MOST_POINTS, RunProgress, inWords
-from SAMSemiSegModule.process.tail import EventTail, TextTail
+from SAMSemiSegModule.process.tail import MOST_BYTES, EventTail, TextTail
 from SAMSemiSegModule.review.queue import neighbor, reason, waitingCases
 
 
@@ -95,6 +95,17 @@ def test_tail_joins_what_was_written_in_pieces(tmp_path: Path):
     assert first + tail.read() == "größer"
 
 
+def test_tail_passes_over_a_flood(tmp_path: Path):
+    path = tmp_path / "log"
+    path.write_bytes(b"x" * 10 * MOST_BYTES + b"the end")
+    tail = TextTail(path)
+    tail.skipToLast()
+    text = tail.read()
+    assert len(text) == MOST_BYTES and text.endswith("the end")
+    tail.skipToLast()
+    assert tail.read() == ""
+
+
 def test_event_is_read_once_its_line_is_whole(tmp_path: Path):
     path = tmp_path / "events.jsonl"
     tail = EventTail(path)
@@ -109,8 +120,8 @@ def parameters(**changes) -> SimpleNamespace:
     chosen = {
         "preset": "quick",
         "foundation": "auto",
-        "strategy": "lora",
-        "method": "mean_teacher",
+        "strategy": "auto",
+        "method": "auto",
         "seed": 7,
         "supervisedBaseline": False,
         "finetuningMinutes": 0.0,
@@ -121,10 +132,9 @@ def parameters(**changes) -> SimpleNamespace:
 
 
 def test_what_is_left_to_the_preset_is_not_set():
-    assert chosenSettings(parameters()) == {
-        "finetuning.strategy": "lora",
-        "retraining.method": "mean_teacher",
-    }
+    assert chosenSettings(parameters()) == {}
+    chosen = parameters(strategy="lora", method="acmt")
+    assert chosenSettings(chosen) == {"finetuning.strategy": "lora", "retraining.method": "acmt"}
 
 
 def test_chosen_settings_reach_the_command_line():

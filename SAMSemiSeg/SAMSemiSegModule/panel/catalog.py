@@ -43,11 +43,11 @@ class Catalog:
 
     def methods(self) -> list[Entry]:
         """Semi-supervised methods."""
-        return self._registered("ssl")
+        return [_asInThePreset(), *self._registered("ssl")]
 
     def strategies(self) -> list[Entry]:
         """Fine-tuning strategies."""
-        return self._registered("finetuning")
+        return [_asInThePreset(), *self._registered("finetuning")]
 
     def foundations(self) -> list[Entry]:
         """Foundation models; those with random weights are for tests only."""
@@ -94,6 +94,10 @@ class Catalog:
     def _registered(self, kind: str) -> list[Entry]:
         found = self._answers.get("methods", {}).get(kind, [])
         return [_entry(e) for e in found if e.get("name") != "supervised" or kind != "finetuning"]
+
+
+def _asInThePreset() -> Entry:
+    return "auto", _("As in the preset"), _("The choice that goes with the preset's times.")
 
 
 def _entry(entry: dict[str, Any]) -> Entry:

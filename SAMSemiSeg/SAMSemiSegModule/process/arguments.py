@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from slicer.i18n import tr as _
+
 
 def parseSettings(text: str) -> dict[str, str]:
     """Settings typed as ``key=value key=value``; values with spaces in quotes.
@@ -18,13 +20,17 @@ def parseSettings(text: str) -> dict[str, str]:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise ValueError(f"The further settings cannot be read: {error}.") from error
+        raise ValueError(
+            _("The further settings cannot be read: {error}.").format(error=error)
+        ) from error
     for word in words:
         key, separator, value = word.partition("=")
         if not separator or not key:
             raise ValueError(
-                f"The further setting '{word}' is not of the form key=value, for example "
-                "retraining.net.width=8."
+                _(
+                    "The further setting '{word}' is not of the form key=value, for example "
+                    "retraining.net.width=8."
+                ).format(word=word)
             )
         settings[key] = value
     return settings
@@ -42,9 +48,8 @@ def chosenSettings(parameters: Any) -> dict[str, str]:
         settings["finetuning.budget.minutes"] = f"{parameters.finetuningMinutes:g}"
     if parameters.retrainingMinutes > 0:
         settings["retraining.budget.minutes"] = f"{parameters.retrainingMinutes:g}"
-    if parameters.foundation == "auto":
-        del settings["foundation.name"]  # the preset may name one
-    chosen = {key: value for key, value in settings.items() if value}
+    # What is left to the preset is not set: it may name one, and settings that go with it.
+    chosen = {key: value for key, value in settings.items() if value not in ("", "auto")}
     return {**chosen, **parseSettings(parameters.extraSettings)}
 
 

@@ -21,6 +21,8 @@ from SAMSemiSegModule.process.tree import ProcessTree, isSameProcess
 TERMINATE_AFTER = 3.0
 KILL_AFTER = 4.4
 LONGEST_LAST_LINE = 500
+# When all is over, what is left of the events is read at one go, but never for longer than this.
+LAST_READING_SECONDS = 0.05
 
 
 @dataclass
@@ -139,7 +141,12 @@ class ProcessRunner:
         if self.folder is None or self._text is None or self._events is None:
             return Update()
         isOver = self._tree is not None and self._hasEnded()
+        if isOver:
+            self._text.skipToLast()  # nobody reads megabytes; the file keeps them
         update = Update(self._text.read(), self._events.read())
+        deadline = time.monotonic() + LAST_READING_SECONDS
+        while isOver and time.monotonic() < deadline and (more := self._events.read()):
+            update.events += more
         self._rememberLastLine(update.text)
         if self._tree is not None:
             self._climbCancelLadder()
@@ -159,8 +166,11 @@ class ProcessRunner:
         self.cancel()
         deadline = time.monotonic() + KILL_AFTER + 3.0
         while self._tree is not None and time.monotonic() < deadline:
-            self.poll()
-            time.sleep(0.05)
+            if self._hasEnded():
+                self._finish()
+            else:
+                self._climbCancelLadder()
+                time.sleep(0.05)
 
     def letGoOn(self) -> None:
         """Let the process outlive Slicer, and forget it; ``attach`` finds it again."""

@@ -30,6 +30,13 @@ class TextTail:
         self._position += len(data)
         return self._decoder.decode(data)
 
+    def skipToLast(self) -> None:
+        """Pass over what is more than one ``read`` away from the end."""
+        try:
+            self._position = max(self._position, self._path.stat().st_size - MOST_BYTES)
+        except OSError:
+            return
+
 
 class EventTail:
     """New events of a run's ``events.jsonl``; lines that are no events are passed over."""
