@@ -286,6 +286,13 @@ def runStory(widget: Any, data: str | None) -> None:
     """
     import tempfile
 
-    assert data, "set SAMSEMISEG_DATA to the folder of the hippocampus scans"
+    scans = scansIn(data)
+    assert scans is not None, "set SAMSEMISEG_DATA to the folder of the hippocampus scans"
     with tempfile.TemporaryDirectory() as folder:
-        Story(widget.panel, Path(data), Path(folder) / "project").run()
+        Story(widget.panel, scans, Path(folder) / "project").run()
+
+
+def scansIn(data: str | None) -> Path | None:
+    """The folder of the hippocampus scans, itself or below ``data``; None where there is none."""
+    places = [Path(data), Path(data) / "hippocampus"] if data else []
+    return next((place for place in places if (place / "train.list").is_file()), None)

@@ -39,6 +39,7 @@ class CaseTable:
         self._view = view
         self._opened = opened
         self._shown: list[tuple[Any, ...]] = []
+        self._folder: Path | None = None
         self._model = qt.QStandardItemModel(0, 3)
         self._model.setHorizontalHeaderLabels([_("Case"), _("State"), _("Confidence")])
         self._byName = self._proxy(self._model, NAME)
@@ -51,17 +52,22 @@ class CaseTable:
         view.verticalHeader().setDefaultSectionSize(34)
         view.doubleClicked.connect(self._onDoubleClicked)
 
-    def show(self, cases: list[Any], folder: Path | None) -> None:
-        """Show these cases; nothing happens where they are shown already."""
-        rows = [(case.id, case.status, case.confidence, case.role) for case in cases]
-        if rows == self._shown:
-            return
-        self._shown = rows
+    def show(self, cases: list[Any], folder: Path | None) -> bool:
+        """Show these cases.
+
+        Returns:
+            Whether they were not shown already.
+        """
+        shown = [(case.id, case.status, case.confidence, case.role) for case in cases]
+        if shown == self._shown and folder == self._folder:
+            return False
+        self._shown, self._folder = shown, folder
         selected = self.selectedIds()
         self._model.setRowCount(0)
         for case in cases:
             self._model.appendRow(self._items(case, folder))
         self.select(selected)
+        return True
 
     def setPicture(self, caseId: str, picture: Path) -> None:
         """Show a picture that has been made meanwhile."""

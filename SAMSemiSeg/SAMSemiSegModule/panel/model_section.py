@@ -41,6 +41,7 @@ class ModelSection(Section):
         self.onClick(ui.reportButton, self._openReport)
         self.onClick(ui.exportButton, self.export)
         self.onClick(ui.importButton, self._import)
+        self.onClick(ui.ownModelButton, self._useOwn)
         self.onClick(ui.applyButton, self.applyToVolume)
         self.onClick(ui.applyFilesButton, self.applyToFiles)
         self.onClick(ui.cancelApplyButton, self.services.predictor.cancel)
@@ -53,16 +54,22 @@ class ModelSection(Section):
     def isValid(self) -> tuple[bool, str]:
         if self._model() is not None:
             return True, ""
+        if self.parameters is not None and self.parameters.modelPath:
+            return False, _("The imported model '{path}' is not there any more.").format(
+                path=self.parameters.modelPath
+            )
         return False, _("Finish a training, or import a model made elsewhere.")
 
     def refresh(self) -> None:
         super().refresh()
         self.ui.importButton.enabled = self.services.installer.isValid()[0]
+        hasImported = self.parameters is not None and bool(self.parameters.modelPath)
+        self.ui.ownModelButton.visible = hasImported
 
     def update(self) -> None:
         ui = self.ui
         run, model = self._run(), self._model()
-        ui.modelLabel.text = "" if model is None else _("Model: {path}").format(path=model)
+        ui.modelLabel.text = "" if model is None else self._aboutModel(model)
         ui.reportButton.enabled = run is not None and (run / "report.html").is_file()
         ui.exportButton.enabled = run is not None and self._model() is not None
         if run != self._shownRun:
@@ -118,6 +125,7 @@ class ModelSection(Section):
 
     def cleanup(self) -> None:
         self._timer.stop()
+        self.endWithSlicer()
 
     def endWithSlicer(self) -> None:
         """Slicer closes: what is under way stops."""
@@ -125,10 +133,24 @@ class ModelSection(Section):
             self.services.predictor.stopNow()
 
     def _import(self) -> None:
-        files = self.services.dialogs.pickFiles(_("A model (.ts or .onnx)"), "*.ts *.onnx")
+        title = _("A model: .ts, .onnx, or the configs/metadata.json of a MONAI bundle")
+        files = self.services.dialogs.pickFiles(title, "*.ts *.onnx metadata.json")
         if files:
-            self.parameters.modelPath = str(files[0])
+            isBundle = files[0].name == "metadata.json"
+            self.parameters.modelPath = str(files[0].parents[1] if isBundle else files[0])
             self.services.changed()
+
+    def _useOwn(self) -> None:
+        """Back from an imported model to the project's own."""
+        self.parameters.modelPath = ""
+        self.services.changed()
+
+    def _aboutModel(self, model: Path) -> str:
+        if self.parameters.modelPath:
+            return _("Imported model: {path}").format(path=model)
+        return _("Model of the run '{run}': {path}").format(
+            run=model.parents[1].name, path=model.relative_to(self.store.folder)
+        )
 
     def _run(self) -> Path | None:
         """The latest complete run of the project."""
@@ -138,8 +160,7 @@ class ModelSection(Section):
         """The imported model where there is one, else that of the latest run."""
         if self.parameters is not None and self.parameters.modelPath:
             imported = Path(self.parameters.modelPath)
-            if imported.exists():
-                return imported
+            return imported if imported.exists() else None
         run = self._run()
         models = [] if run is None else [run / "model" / name for name in MODELS.values()]
         return next((path for path in models if path.exists()), None)

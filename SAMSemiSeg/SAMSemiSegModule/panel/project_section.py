@@ -14,7 +14,12 @@ from SAMSemiSegModule.panel.section import Section
 from SAMSemiSegModule.scene.candidates import Candidate, candidates, labelsOf
 from SAMSemiSegModule.scene.case_view import caseKey, markAsCase
 from SAMSemiSegModule.scene.segmentations import exportLabels
-from SAMSemiSegModule.scene.thumbnails import canThumbnail, thumbnailPath, writeThumbnail
+from SAMSemiSegModule.scene.thumbnails import (
+    canThumbnail,
+    thumbnailPath,
+    writeThumbnail,
+    writeThumbnailOf,
+)
 from SAMSemiSegModule.scene.volumes import exportVolume
 from SAMSemiSegModule.store import STATES
 
@@ -66,8 +71,9 @@ class ProjectSection(Section):
             if hasProject
             else ""
         )
-        self._table.show(self.store.cases, self.store.folder)
-        self._queuePictures()
+        self.ui.projectLabel.visible = hasProject
+        if self._table.show(self.store.cases, self.store.folder):
+            self._queuePictures()
 
     def cleanup(self) -> None:
         self._timer.stop()
@@ -202,6 +208,7 @@ class ProjectSection(Section):
         with self.services.errorsShown():
             case = self.store.case(caseId)
             self.services.view.show(self.store, case, self.parameters, self._opacity())
+            self._drawPictureOfShown(case)
             self.services.changed()
 
     def _opacity(self) -> float:
@@ -240,7 +247,7 @@ class ProjectSection(Section):
         folder = self.store.folder
         self._pictures = [
             case for case in self.store.cases if not thumbnailPath(folder, case.id).is_file()
-        ]
+        ][::-1]
         if self._pictures:
             self._timer.start()
 
@@ -249,9 +256,16 @@ class ProjectSection(Section):
         if not self._pictures or self.store.folder is None:
             self._timer.stop()
             return
-        case = self._pictures.pop(0)
+        case = self._pictures.pop()
         image, target = self.store.imagePath(case), thumbnailPath(self.store.folder, case.id)
         if canThumbnail(image) and not target.is_file():
             writeThumbnail(image, target)
             if target.is_file():
                 self._table.setPicture(case.id, target)
+
+    def _drawPictureOfShown(self, case: Any) -> None:
+        """The voxels are at hand now, also those of a file too large to read for its picture."""
+        target = thumbnailPath(self.store.folder, case.id)
+        if not target.is_file():
+            writeThumbnailOf(self.parameters.caseVolume, target)
+            self._table.setPicture(case.id, target)

@@ -94,7 +94,7 @@ class TrainSection(Section):
             _("{labeled} labeled and {unlabeled} unlabeled cases").format(
                 labeled=labeled, unlabeled=unlabeled
             )
-            if unlabeled
+            if unlabeled or not labeled
             else _(
                 "{labeled} labeled cases; without unlabeled ones the training is supervised only"
             ).format(labeled=labeled)
@@ -163,9 +163,11 @@ class TrainSection(Section):
                 self.runner.stopNow()
 
     def cleanup(self) -> None:
+        """The panel is taken down: a run goes on, and the next panel finds it again."""
         self._timer.stop()
         self._catalog.end()
         self.forgetPlot()
+        self.runner.letGoOn()
 
     def forgetPlot(self) -> None:
         """The scene is closed: its plot nodes go with it."""
@@ -201,6 +203,7 @@ class TrainSection(Section):
         self.ui.totalBar.value = 0
         self.ui.totalLabel.text = ""
         self._showBars(True)
+        self.forgetPlot()  # it shows another run
 
     def _runFolder(self) -> Path | None:
         name = self.parameters.runName if self.parameters is not None else ""

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import slicer
+import vtk
+
+# Uncertainty, from a little to much: yellow, orange, red.
+HEAT = ((1.0, 0.95, 0.55), (1.0, 0.65, 0.2), (0.85, 0.1, 0.1))
+HEAT_TAG = "SAMSemiSegUncertainty"
 
 
 def showVolume(volumeNode, overlayNode=None, overlayOpacity: float = 0.5, fit: bool = True) -> None:
@@ -29,12 +34,30 @@ def colorAsUncertainty(volumeNode) -> None:
     """Color a volume of uncertainty in percent: clear where the model is sure, hot where not."""
     volumeNode.CreateDefaultDisplayNodes()
     display = volumeNode.GetDisplayNode()
-    display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeRainbow")
-    inferno = slicer.mrmlScene.GetFirstNodeByName("Inferno")
-    if inferno is not None:
-        display.SetAndObserveColorNodeID(inferno.GetID())
+    display.SetAndObserveColorNodeID(_heat().GetID())
     display.AutoWindowLevelOff()
     display.SetWindowLevelMinMax(0, 60)
     display.SetApplyThreshold(True)
     display.SetLowerThreshold(8)
     display.SetUpperThreshold(100)
+
+
+def _heat():
+    """The colors of uncertainty, one node for all volumes; it is not saved with the scene."""
+    node = slicer.mrmlScene.GetSingletonNode(HEAT_TAG, "vtkMRMLColorTableNode")
+    if node is not None:
+        return node
+    ramp = vtk.vtkColorTransferFunction()
+    for index, color in enumerate(HEAT):
+        ramp.AddRGBPoint(255 * index / (len(HEAT) - 1), *color)
+    node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLColorTableNode")
+    node.UnRegister(None)
+    node.SetSingletonTag(HEAT_TAG)
+    node.SetName("Uncertainty")
+    node.SetTypeToUser()
+    node.SetNumberOfColors(256)
+    for index in range(256):
+        node.SetColor(index, str(index), *ramp.GetColor(index), 1.0)
+    node.SetSaveWithScene(False)
+    node.SetHideFromEditors(True)
+    return slicer.mrmlScene.AddNode(node)

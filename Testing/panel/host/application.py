@@ -143,3 +143,13 @@ def closeModule(widget: Any) -> None:
         slot(widget.moduleName)
     widget.parent.deleteLater()
     slicer.app.processEvents()
+    # Without a running event loop Qt would keep the panel for ever, observers and all.
+    qt = sys.modules["qt"]
+    qt.QCoreApplication.sendPostedEvents(None, qt.QEvent.DeferredDelete.value)
+
+
+def isAlive(widget: Any) -> bool:
+    """Whether Qt still has the widget."""
+    from shiboken6 import isValid
+
+    return bool(isValid(widget))

@@ -1,0 +1,58 @@
+"""Section 4: the queue, its decisions, its end."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("slicer", reason="slicer-core is not installed")
+pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
+pytest.importorskip("pydantic", reason="the library's packages are not installed")
+from actions import pretendPseudoLabels
+
+
+def test_review_goes_from_the_least_certain_to_a_clear_end(openProject):
+    panel, ui = openProject, openProject.review.ui
+    pretendPseudoLabels(panel)
+    assert ui.body.enabled and ui.leftLabel.text == "2 left to review"
+    ui.nextButton.click()
+    assert ui.caseLabel.text == "third"
+    assert "Confidence 0.40" in ui.whyLabel.text
+    ui.acceptButton.click()
+    assert ui.caseLabel.text == "second" and ui.leftLabel.text == "1 left to review"
+    ui.undoButton.click()
+    assert ui.caseLabel.text == "third" and ui.leftLabel.text == "2 left to review"
+    ui.rejectButton.click()
+    ui.acceptButton.click()
+    assert ui.leftLabel.text == "All pseudo-labels are reviewed."
+    assert not ui.acceptButton.enabled and not ui.nextButton.enabled
+    assert ui.trainAgainButton.enabled
+
+
+def test_review_starts_with_the_least_certain_whatever_is_on_screen(openProject):
+    panel, ui = openProject, openProject.review.ui
+    pretendPseudoLabels(panel)
+    panel.project._openCase("second")
+    ui.nextButton.click()
+    assert ui.caseLabel.text == "third"
+    ui.nextButton.click()
+    assert ui.caseLabel.text == "second"
+
+
+def test_a_bad_case_does_not_hold_up_the_others(openProject):
+    panel, ui = openProject, openProject.review.ui
+    pretendPseudoLabels(panel)
+    store = panel.services.store
+    store.labelPath(store.case("third")).unlink()
+    ui.nextButton.click()
+    assert "third.nrrd" in panel.ui.messageLabel.text
+    panel.project._openCase("second")
+    ui.acceptButton.click()
+    assert store.case("second").status == "accepted"
+
+
+def test_keyboard_shortcuts_work_on_screen_only(widget):
+    shortcuts = widget.panel.review._shortcuts
+    assert all(shortcut.enabled for shortcut in shortcuts)
+    widget.exit()
+    assert not any(shortcut.enabled for shortcut in shortcuts)
+    widget.enter()

@@ -1,0 +1,306 @@
+"""The ways in and out: files, folders, DICOM, installing, models, the library's offer."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("slicer", reason="slicer-core is not installed")
+pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
+pytest.importorskip("pydantic", reason="the library's packages are not installed")
+import numpy as np
+import slicer
+from actions import aScan, aSegmentation, pump
+from SAMSemiSegModule.process.outcome import End
+from SAMSemiSegModule.scene.volumes import exportVolume
+
+
+@pytest.fixture
+def scanFiles(scene, tmp_path) -> list[Path]:
+    """Two image files, in a folder named ``images``."""
+    paths = []
+    for name in ("one", "two"):
+        volume = aScan(name)
+        paths.append(tmp_path / "scans" / "images" / f"{name}.nrrd")
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
+        exportVolume(volume, paths[-1])
+        slicer.mrmlScene.RemoveNode(volume)
+    return paths
+
+
+@pytest.fixture
+def emptyProject(panel):
+    panel.project.ui.newProjectButton.click()
+    return panel
+
+
+def test_files_stay_where_they_are(emptyProject, scanFiles):
+    emptyProject.services.dialogs.files = scanFiles
+    emptyProject.project.ui.addFilesButton.click()
+    store = emptyProject.services.store
+    assert [case.id for case in store.cases] == ["one", "two"]
+    assert [store.imagePath(case) for case in store.cases] == scanFiles
+
+
+def test_a_folder_is_added_whole(emptyProject, scanFiles):
+    emptyProject.services.dialogs.folder = scanFiles[0].parent
+    emptyProject.project.ui.addFolderButton.click()
+    assert emptyProject.services.store.counts() == (0, 2, 0)
+
+
+def test_a_file_that_is_no_image_is_named_and_nothing_is_added(emptyProject, tmp_path):
+    (tmp_path / "letter.nrrd").write_text("Dear colleague")
+    emptyProject.services.dialogs.files = [tmp_path / "letter.nrrd"]
+    emptyProject.project.ui.addFilesButton.click()
+    assert "letter.nrrd" in emptyProject.ui.messageLabel.text
+    assert not emptyProject.services.store.cases
+
+
+def test_dicom_comes_by_slicers_database(emptyProject, monkeypatch):
+    opened = []
+    monkeypatch.setattr(slicer.util, "selectModule", opened.append)
+    emptyProject.project.ui.addDicomButton.click()
+    assert opened == ["DICOM"] and "Add from scene" in emptyProject.ui.messageLabel.text
+
+
+def test_overlapping_segments_are_told_of(panel):
+    volume = aScan("scan")
+    node = aSegmentation(volume)
+    second = node.GetSegmentation().AddEmptySegment("tumor", "tumor", [0.2, 0.3, 0.8])
+    mask = np.zeros((20, 22, 24), np.uint8)
+    mask[7:11, 5:9, 5:9] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, second, volume)
+    panel.project.ui.newProjectButton.click()
+    panel.project.ui.addSceneButton.click()
+    assert [label.name for label in panel.services.store.labels] == ["liver", "tumor"]
+    assert "32 voxels of 'scan' lie in several segments" in panel.ui.messageLabel.text
+
+
+def test_each_case_gets_a_square_picture(openProject):
+    from SAMSemiSegModule.scene.thumbnails import SIDE, thumbnailPath
+
+    store = openProject.services.store
+    paths = [thumbnailPath(store.folder, case.id) for case in store.cases]
+    pump(lambda: all(path.is_file() for path in paths))
+    import SimpleITK as sitk
+
+    assert {sitk.ReadImage(str(path)).GetSize() for path in paths} == {(SIDE, SIDE)}
+
+
+def test_a_large_file_gets_its_picture_when_it_is_shown(openProject, monkeypatch):
+    import SimpleITK as sitk
+    from SAMSemiSegModule.scene import thumbnails
+
+    store = openProject.services.store
+    target = thumbnails.thumbnailPath(store.folder, "second")
+    pump(target.is_file)
+    ofFile = sitk.GetArrayFromImage(sitk.ReadImage(str(target)))
+    target.unlink()
+    monkeypatch.setattr(thumbnails, "MOST_BYTES", 0)
+    assert not thumbnails.canThumbnail(store.imagePath(store.case("second")))
+    openProject.project._openCase("second")
+    ofNode = sitk.GetArrayFromImage(sitk.ReadImage(str(target)))
+    assert ofFile.max() == 255 and np.array_equal(ofNode, ofFile)
+
+
+def test_the_library_says_what_can_be_chosen(openProject):
+    ui = openProject.train.ui
+    pump(lambda: ui.methodBox.count > 1)
+    assert [ui.methodBox.itemText(i) for i in range(ui.methodBox.count)] == [
+        "As in the preset",
+        "Mean Teacher",
+    ]
+    assert ui.deviceBox.itemText(1) == "cpu: 2 cores, 5 GB memory free"
+    assert "39 MB, licence Apache-2.0" in ui.weightsLabel.text
+    assert "It is downloaded once" in ui.weightsLabel.text
+    ui.methodBox.setCurrentIndex(1)
+    assert openProject.services.parameters.method == "mean_teacher"
+
+
+def test_missing_packages_grey_out_all_and_are_installed_by_a_click(panel, monkeypatch):
+    from SAMSemiSegModule.install.requirements import Requirement
+
+    installer = panel.services.installer
+    absent = [Requirement("monai", "1.4")]
+    monkeypatch.setattr(installer, "_findMissing", lambda wanted: list(absent))
+    asked = []
+
+    def pip(packages, wheels):
+        asked.append((packages, wheels))
+        absent.clear()
+
+    monkeypatch.setattr(installer, "_pip", pip)
+    panel.refresh()
+    assert panel.ui.installFrame.visible and "monai" in panel.ui.installLabel.text
+    assert not any(section.button.enabled for section in panel.sections)
+    panel.ui.installButton.click()
+    assert asked == [(["monai>=1.4"], None)]
+    assert not panel.ui.installFrame.visible
+    assert all(section.button.enabled for section in panel.sections)
+    absent.append(Requirement("monai", "1.4"))
+    panel.refresh()
+    panel.ui.installWheelsButton.click()
+    assert asked[1] == (["monai>=1.4"], panel.services.dialogs.folder)
+
+
+def test_an_installation_that_fails_is_told(panel, monkeypatch):
+    from SAMSemiSegModule.install.requirements import Requirement
+
+    installer = panel.services.installer
+    monkeypatch.setattr(installer, "_findMissing", lambda wanted: [Requirement("torch", "2.4")])
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
+    panel.refresh()
+    panel.ui.installButton.click()
+    assert "Extensions Manager" in panel.ui.messageLabel.text
+    assert panel.ui.installFrame.visible
+    panel.ui.restartButton.click()
+    assert slicer.app.restarted
+
+
+def test_downloaded_weights_are_removed(panel, monkeypatch, tmp_path):
+    from SAMSemiSegLib.foundation import cache
+
+    removed = []
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "lite_medsam.safetensors").touch()
+    monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "weights")
+    monkeypatch.setattr(cache, "remove", lambda name: removed.append(name) or True)
+    panel.project.ui.newProjectButton.click()
+    panel.train._removeWeights()
+    assert removed == ["lite_medsam"] and "1 weights" in panel.ui.messageLabel.text
+
+
+def finishedRun(store) -> Path:
+    """A run as the library leaves it, with a model of a few bytes."""
+    run = store.runFolder("run-1")
+    (run / "model").mkdir(parents=True)
+    for name in ("config.json", "manifest.json", "model/model.ts"):
+        (run / name).write_text("{}")
+    return run
+
+
+def test_an_imported_model_is_used_until_the_user_goes_back(openProject, tmp_path):
+    ui = openProject.model.ui
+    assert not ui.body.enabled and "Finish a training" in ui.reasonLabel.text
+    made = tmp_path / "elsewhere" / "bundle" / "configs"
+    made.mkdir(parents=True)
+    (made / "metadata.json").write_text("{}")
+    openProject.services.dialogs.files = [made / "metadata.json"]
+    ui.importButton.click()
+    assert ui.body.enabled and openProject.model._model() == made.parent
+    assert ui.ownModelButton.visible or not ui.importButton.visible
+    run = finishedRun(openProject.services.store)
+    openProject.refresh()
+    assert openProject.model._model() == made.parent
+    ui.ownModelButton.click()
+    assert openProject.model._model() == run / "model" / "model.ts"
+    assert ui.modelLabel.text == "Model of the run 'run-1': runs/run-1/model/model.ts"
+    openProject.services.parameters.modelPath = str(tmp_path / "gone.ts")
+    openProject.refresh()
+    assert "gone.ts' is not there" in ui.reasonLabel.text
+
+
+def test_the_model_goes_to_many_files_in_the_background(openProject, scanFiles, monkeypatch):
+    """The command line that ``samsemiseg predict`` gets, and an outcome without results."""
+    import os
+
+    from SAMSemiSegModule.process.command import ChildCommand
+    from SAMSemiSegModule.process.prediction import isComplete
+    from SAMSemiSegModule.process.runner import ProcessRunner
+
+    fake = Path(__file__).resolve().parents[1] / "module" / "fake_library"
+    runner = ProcessRunner(lambda: ChildCommand(sys.executable, fake, dict(os.environ)), isComplete)
+    started = []
+    start = runner.start
+
+    def remember(arguments, folder):
+        started.append([str(word) for word in arguments])
+        start(["succeed_without_manifest", str(folder)], folder)
+
+    monkeypatch.setattr(runner, "start", remember)
+    openProject.services.predictor = runner
+    finishedRun(openProject.services.store)
+    openProject.refresh()
+    openProject.services.dialogs.files = scanFiles
+    openProject.model.ui.applyFilesButton.click()
+    assert openProject.model.ui.cancelApplyButton.enabled
+    pump(lambda: not runner.isRunning())
+    (words,) = started
+    assert words[0] == "predict" and words[1].endswith("model.ts")
+    assert words[2:4] == [str(path) for path in scanFiles]
+    assert "without a complete result" in openProject.model.ui.applyStatusLabel.text
+
+
+def test_a_run_goes_on_over_a_reload_of_the_module(fakeTraining, widget):
+    from host.application import closeModule, openModule
+
+    train = fakeTraining("obey")
+    pump(lambda: bool(train.progress.curves))
+    panel = train.services
+    closeModule(widget)
+    assert not panel.trainer.isRunning()
+    again = openModule()
+    try:
+        runner = again.panel.services.trainer
+        assert runner.isRunning() and again.panel.train.ui.cancelButton.enabled
+        pump(lambda: bool(again.panel.train.progress.curves))
+        again.panel.train.ui.cancelButton.click()
+        pump(lambda: again.panel.train.outcome is not None)
+        assert again.panel.train.outcome.end is End.CANCELLED
+    finally:
+        again.panel.endWithSlicer()
+        closeModule(again)
+
+
+STUB = """
+import os, types
+app = None
+util = types.SimpleNamespace(
+    selectModule=lambda name: None,
+    getModuleWidget=lambda name: None,
+    exit=lambda code: os._exit(code),
+)
+"""
+
+
+@pytest.mark.parametrize(
+    ("story", "code"),
+    [
+        ("pass", 0),
+        ("assert data, 'no scans'", 1),
+        ("raise SystemExit(0)", 1),
+        ("import nothing", 1),
+    ],
+)
+def test_the_script_for_a_real_slicer_fails_closed(tmp_path, story, code):
+    """Run with a stand-in for Slicer that does nothing but end with the code it is given."""
+    import os
+    import subprocess
+
+    (tmp_path / "slicer.py").write_text(STUB)
+    (tmp_path / "SAMSemiSegModule").mkdir()
+    (tmp_path / "SAMSemiSegModule" / "__init__.py").touch()
+    (tmp_path / "SAMSemiSegModule" / "story.py").write_text(
+        f"def runStory(widget, data):\n    {story}\n"
+    )
+    script = Path(__file__).resolve().parents[1] / "slicer" / "story.py"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environment.pop("SAMSEMISEG_DATA", None)
+    done = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, timeout=60
+    )
+    assert done.returncode == code, done.stderr.decode()
+
+
+def test_without_scans_the_story_is_no_success(tmp_path):
+    from SAMSemiSegModule.story import runStory, scansIn
+
+    with pytest.raises(AssertionError, match="SAMSEMISEG_DATA"):
+        runStory(None, str(tmp_path))
+    (tmp_path / "hippocampus").mkdir()
+    (tmp_path / "hippocampus" / "train.list").touch()
+    assert (
+        scansIn(str(tmp_path)) == tmp_path / "hippocampus" == scansIn(str(tmp_path / "hippocampus"))
+    )

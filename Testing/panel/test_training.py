@@ -1,0 +1,117 @@
+"""Section 3 with a library that behaves as it is told to."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+pytest.importorskip("slicer", reason="slicer-core is not installed")
+pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
+pytest.importorskip("pydantic", reason="the library's packages are not installed")
+import slicer
+from actions import aScan, pump
+
+
+def test_training_waits_for_a_label(panel):
+    aScan("only")
+    panel.project.ui.newProjectButton.click()
+    panel.project.ui.addSceneButton.click()
+    assert "Labels" in panel.train.ui.reasonLabel.text
+    panel.labels.ui.addLabelButton.click()
+    assert "Label at least one case" in panel.train.ui.reasonLabel.text
+    assert not panel.train.ui.body.enabled
+
+
+def test_training_is_followed_and_cancelled(fakeTraining):
+    train = fakeTraining("obey")
+    pump(lambda: len(train.progress.curves.get("loss", [])) > 5)
+    assert train.ui.cancelButton.enabled and not train.ui.trainButton.enabled
+    train.ui.cancelButton.click()
+    pump(lambda: train.outcome is not None)
+    assert "Continue" in train.ui.stageLabel.text
+    assert train.ui.continueButton.enabled
+
+
+def test_out_of_memory_offers_one_click_with_less(fakeTraining):
+    import json
+
+    train = fakeTraining("out_of_memory")
+    pump(lambda: train.outcome is not None)
+    assert "not enough memory" in train.ui.stageLabel.text
+    assert train.ui.retryButton.visible
+    train.ui.retryButton.click()
+    pump(lambda: train.outcome is not None)
+    store = train.services.store
+    arguments = json.loads((store.runFolder("run-2") / "config.json").read_text())["arguments"]
+    assert "retraining.labeled_batch=1" in arguments
+    assert "finetuning.gradient_checkpointing=true" in arguments
+
+
+def test_crash_shows_what_happened_and_leaves_the_log(fakeTraining):
+    train = fakeTraining("crash")
+    pump(lambda: train.outcome is not None)
+    assert "no such tensor" in train.ui.stageLabel.text
+    assert "Traceback" in train.ui.logBox.plainText
+    train.ui.copyLogButton.click()
+    assert "Traceback" in slicer.app.clipboard().text()
+
+
+def test_panel_answers_within_100_ms_while_a_training_floods_it(fakeTraining):
+    """The panel's own time between two turns of its event loop; see test_story.py."""
+    from SAMSemiSegModule.pauses import Pauses
+
+    train = fakeTraining("flood")
+    pump(lambda: bool(train.progress.curves), seconds=20)
+    pauses, deadline = Pauses(), time.monotonic() + 3
+    while time.monotonic() < deadline:
+        with pauses.measured("a flood"):
+            slicer.app.processEvents()
+        time.sleep(0.005)
+    assert len(pauses.all) > 50
+    assert pauses.longest.busy < 0.1, pauses.report()
+
+
+def test_a_pause_holds_what_the_panel_waits_for_and_not_what_holds_it_up():
+    from SAMSemiSegModule.pauses import Pauses
+
+    pauses = Pauses()
+    with pauses.measured("waiting"):
+        time.sleep(0.15)
+    with pauses.measured("computing"):
+        began = time.thread_time()
+        while time.thread_time() - began < 0.05:
+            pass
+    waiting, computing = pauses.all
+    assert waiting.busy > 0.1 and computing.busy > 0.045
+    assert waiting.busy <= waiting.wall and computing.busy <= computing.wall
+    assert pauses.longest is waiting and "waiting: 1" in pauses.report()
+
+
+def test_closing_slicer_stops_the_training(fakeTraining):
+    train = fakeTraining("obey")
+    pump(lambda: bool(train.progress.curves))
+    began = time.monotonic()
+    slicer.app.quit()
+    assert time.monotonic() - began < 5
+    assert not train.runner.isRunning()
+
+
+def test_reconnect_after_slicer_was_closed(openProject, fakeTraining):
+    train = fakeTraining("outlive")
+    pump(lambda: train.progress.stage == "retraining")
+    openProject.services.dialogs.goOnAfterSlicer = lambda: True
+    slicer.app.quit()
+    assert not train.runner.isRunning()
+    openProject.enter()
+    assert train.runner.isRunning()
+    assert "still at work" in openProject.ui.messageLabel.text
+    pump(lambda: train.outcome is not None)
+    assert train.outcome.end.name == "SUCCEEDED"
+
+
+def test_further_settings_that_cannot_be_read_are_named(openProject):
+    openProject.train.ui.extraSettingsEdit.text = "retraining.net.width"
+    openProject.train.ui.trainButton.click()
+    assert "'retraining.net.width' is not of the form key=value" in openProject.ui.messageLabel.text
+    assert not openProject.services.trainer.isRunning()
