@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.finetuning.strategy import STRATEGIES
 from SAMSemiSegLib.project.phantoms import make_phantom
 from SAMSemiSegLib.retraining.ssl.method import METHODS
 from SAMSemiSegLib.retraining.student import check_patch, read_options
@@ -151,6 +152,7 @@ def test_settings_are_valid_for_every_published_row(
         )
         read_options(settings.retraining)
         check_patch(settings.retraining.patch, settings.retraining)
+        STRATEGIES[settings.finetuning.strategy].Options(**settings.finetuning.options)
     for figures in configuration.published.values():
         assert set(figures) <= set(configuration.labeled)
         assert all(10 < dice < 100 for dice in figures.values())

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 
 from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.retraining.crops import CropSampler
 from SAMSemiSegLib.retraining.pseudo_label_term import PseudoLabelTerm, pseudo_label_weight
 from SAMSemiSegLib.retraining.ssl.method import METHODS, LabeledBatch, SSLMethod, UnlabeledBatch
 from SAMSemiSegLib.retraining.student import adapt_settings, build_method
@@ -150,6 +153,33 @@ def test_weight_zero_is_supervised_training(name: str) -> None:
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(plain, ours, strict=True))
 
 
+@dataclass
+class Volume:
+    image: np.ndarray
+    labels: np.ndarray | None = None
+    pseudo_label: None = None
+    selected: bool = True
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_one_labeled_volume_is_enough(name: str) -> None:
+    """A method that wants two labeled entries gets two crops of the one volume."""
+    image, labels = phantom(0, size=(48, 48, 48))
+    volumes = [Volume(image[0, 0].numpy(), labels[0].numpy())]
+    volumes += [Volume(image[1, 0].numpy()) for _ in range(2)]
+    wanted = settings_of(name).model_copy(update={"labeled_batch": 1, "unlabeled_batch": 1})
+    settings, notes = adapt_settings(wanted, 1, 2)
+    sampler = CropSampler(volumes, PATCH, settings)
+    labeled, unlabeled = sampler.draw(np.random.default_rng(0))
+    crops = METHODS[name].needs.labeled_batch
+    assert len(labeled.image) == crops and len(labeled.image.flatten(1).unique(dim=0)) == crops
+    assert crops == 1 or any("of 1 labeled case" in note for note in notes)
+    method = build(settings)
+    for progress in (Progress(0, 100), MIDDLE):
+        losses = method.step(labeled, unlabeled, progress).losses
+        assert torch.isfinite(torch.stack(list(losses.values())).sum())
+
+
 @pytest.mark.parametrize("name", UNLABELED)
 def test_without_unlabeled_crops_it_is_supervised(name: str) -> None:
     method = build(settings_of(name))
@@ -235,6 +265,23 @@ def test_pseudo_label_term_hard_soft_weighted_selected() -> None:
     assert torch.allclose(softly, segmentation_loss(logits, soft, confidence))
     selected = term(pseudo_label_mode="selected")
     assert torch.allclose(selected, segmentation_loss(logits[:1], hard[:1], confidence[:1]))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_method_takes_pseudo_labels(name: str) -> None:
+    """SFR of any method: one more term, which reaches the student; SFR+ leaves crops out of it."""
+    method, size = build_small(name)
+    labeled, unlabeled = batches(0, size=size)
+    for mode, chosen in (("on", [False, False]), ("selected", [True, False])):
+        settings = RetrainingSettings(pseudo_label_mode=mode)
+        batch = replace(unlabeled, selected=torch.tensor(chosen))
+        result = PseudoLabelTerm(method, settings)(labeled, batch, MIDDLE)
+        assert "supervised" in result.losses
+        share = result.values["pseudo_label_share"]
+        assert share == (1.0 if mode == "on" else 0.5)
+        result.losses["pseudo_label"].backward()
+        assert all(p.grad is not None for p in method.final_net().head.parameters())
+        method.zero_grad()
 
 
 def test_pseudo_label_schedules() -> None:
