@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,18 +17,26 @@ from torch import Tensor
 
 from SAMSemiSegLib.augmentation.augmentation import Augmentation
 from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.finetuning.adapters.freeze import count_trainable
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES, FinetuningStrategy, Sample
 from SAMSemiSegLib.foundation.weights import load_model
 from SAMSemiSegLib.run.settings import RunSettings
 from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.training.loop import Optimization, Task, train
 from SAMSemiSegLib.training.progress import Progress
+from SAMSemiSegLib.training.randomness import generator as random_generator
 from SAMSemiSegLib.training.randomness import seed_torch
+
+log = logging.getLogger("SAMSemiSegLib")
 
 ADVICE = (
     "lower stitching.max_pixels or preprocessing.scale, or set "
     "finetuning.gradient_checkpointing=true."
 )
+
+
+KEPT = 32
+"""Augmented volumes that are remembered for strategies with a fixed number of variants."""
 
 
 class VolumeCase(Protocol):
@@ -110,17 +121,32 @@ def finetune(
             image, labels = image[box], None if labels is None else labels[box]
         return Sample(case.id, image, labels)
 
+    @lru_cache(KEPT)
+    def variant(part: int, index: int, number: int) -> Sample:
+        case = (labeled, unlabeled)[part][index]
+        drawn = sample(case, random_generator(context.seed, f"{name} {case.id}", number))
+        return replace(drawn, variant=number)
+
+    def pick(part: int, generator: np.random.Generator) -> list[Sample]:
+        cases = (labeled, unlabeled)[part]
+        chosen = _pick(len(cases), own.batch_size, generator)
+        if strategy.variants is None:
+            return [sample(cases[index], generator) for index in chosen]
+        count = strategy.variants
+        return [variant(part, index, int(generator.integers(count))) for index in chosen]
+
     def draw(generator: np.random.Generator, progress: Progress) -> SampleBatch:
         return SampleBatch(
-            [sample(case, generator) for case in _pick(labeled, own.batch_size, generator)],
-            [sample(case, generator) for case in _pick(unlabeled, own.batch_size, generator)]
-            if strategy.uses_unlabeled and unlabeled
-            else [],
+            pick(0, generator),
+            pick(1, generator) if strategy.uses_unlabeled and unlabeled else [],
         )
 
     def step(batch: SampleBatch, progress: Progress) -> tuple[dict[str, Tensor], dict[str, float]]:
         moved = [
-            [Sample(s.id, s.image.to(context.device), _to(s.labels, context)) for s in samples]
+            [
+                replace(s, image=s.image.to(context.device), labels=_to(s.labels, context))
+                for s in samples
+            ]
             for samples in (batch.labeled, batch.unlabeled)
         ]
         return strategy.step(moved[0], moved[1], progress), {}
@@ -138,7 +164,15 @@ def finetune(
     optimization = Optimization(
         learning_rate=own.learning_rate, weight_decay=own.weight_decay, warmup=own.warmup
     )
-    train(task, own.budget, optimization, folder / "checkpoint.pt", context)
+    log.info("%s: %s trained parameters", strategy.title, f"{count_trainable(strategy):,}")
+    scratch = folder / f"scratch-{context.accelerator.process_index}"
+    shutil.rmtree(scratch, ignore_errors=True)  # a run that was killed has left it
+    strategy.use_scratch(scratch)
+    try:
+        train(task, own.budget, optimization, folder / "checkpoint.pt", context)
+    finally:
+        strategy.use_scratch(None)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _random_box(
@@ -156,9 +190,6 @@ def _to(labels: Tensor | None, context: Context) -> Tensor | None:
     return None if labels is None else labels.to(context.device)
 
 
-def _pick(
-    cases: Sequence[VolumeCase], count: int, generator: np.random.Generator
-) -> list[VolumeCase]:
-    """``count`` different cases, fewer where there are fewer."""
-    order = generator.permutation(len(cases))[:count]
-    return [cases[int(index)] for index in order]
+def _pick(cases: int, count: int, generator: np.random.Generator) -> list[int]:
+    """``count`` different cases' indices, fewer where there are fewer."""
+    return [int(index) for index in generator.permutation(cases)[:count]]

@@ -62,6 +62,11 @@ class StitchedStrategy(FinetuningStrategy):
 
     options: StitchedOptions
 
+    @property
+    def single_slices(self) -> bool:
+        """Whether each slice is seen on a canvas of its own; by default all are on one."""
+        return False
+
     def __init__(
         self,
         foundation: FoundationModel,
@@ -183,6 +188,8 @@ class StitchedStrategy(FinetuningStrategy):
         self, shape: tuple[int, int, int], settings: StitchingSettings, count: int
     ) -> list[int]:
         """Up to ``count`` different numbers of leading blank cells, as training has seen them."""
+        if self.single_slices:
+            return [0]
         factor = self.upscale_factor(shape, settings)
         count = min(count, settings.start_offset + 1)
         wanted = [round(i * settings.start_offset / max(count - 1, 1)) for i in range(count)]
@@ -216,6 +223,8 @@ class StitchedStrategy(FinetuningStrategy):
             return self.options.upscale
         most = min(self.sam.foundation.downscale, MAX_UPSCALE)
         pixels = shape[0] * shape[1] * shape[2]
+        if self.single_slices:
+            pixels //= shape[settings.axis]
         factor = 1
         while factor < most and pixels * (factor + 1) ** 2 * 1.2 <= settings.max_pixels:
             factor += 1  # 1.2: what margins, blank cells and rounding add to a canvas

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -34,11 +35,14 @@ class Sample:
         id: the case's id.
         image: (X, Y, Z) float.
         labels: (X, Y, Z) channel indices with 255 = ignore, or None for an unlabeled volume.
+        variant: number of its augmentation, where the strategy has a fixed number of them: the
+            same id and variant is the same volume, voxel by voxel.
     """
 
     id: str
     image: Tensor
     labels: Tensor | None = None
+    variant: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,13 @@ class FinetuningStrategy(nn.Module, ABC):
         mirror_axes: axes along which the anatomy may be mirrored (the augmentation's
             ``flip_axes``); whoever builds the strategy sets them.
         window: voxels along x, y, z of the crops it is trained on; None: whole volumes.
+        variants: number of augmentations that each volume has over the training; None: a new one
+            in every step.
     """
 
     mirror_axes: tuple[int, ...] = ()
     window: tuple[int, int, int] | None = None
+    variants: int | None = None
 
     class Options(Settings):
         """Settings of the strategy's own."""
@@ -139,6 +146,9 @@ class FinetuningStrategy(nn.Module, ABC):
             if isinstance(module, FoundationModel):
                 names.update(f"{prefix}.{name}" for name in module.state_dict())
         return names - trained
+
+    def use_scratch(self, folder: Path | None) -> None:
+        """Training may keep files in this folder that can be made again; None: it goes away now."""
 
     def after_step(self, progress: Progress) -> None:
         """Called after the optimizer's step, for moving averages and the like."""

@@ -324,11 +324,11 @@ class _Case:
 
 
 def finetuned(name: str, folder: Path, checks: int = 10**6, **options: object) -> dict[str, Tensor]:
-    """Weights after four steps on one labeled and two unlabeled volumes."""
+    """Weights after three steps on one labeled and two unlabeled volumes."""
     accelerator = make_accelerator("cpu", "no")
     context = Context(accelerator, Events(None, ()), _StopAfter(folder, checks))
     run = RunSettings()
-    run.finetuning.budget.steps = 4
+    run.finetuning.budget.steps = 3
     strategy = build(name, **options)
     labeled = [_Case(ball(), True)]
     unlabeled = [_Case(ball(name=f"u{i}"), False) for i in range(2)]

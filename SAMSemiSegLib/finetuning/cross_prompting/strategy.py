@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from SAMSemiSegLib.finetuning.adapters.lora import add_lora
-from SAMSemiSegLib.finetuning.agreement import agreement
+from SAMSemiSegLib.finetuning.agreement import prediction_of_two
 from SAMSemiSegLib.finetuning.cross_prompting.decoder import PromptedDecoder, resize_logits
 from SAMSemiSegLib.finetuning.cross_prompting.prompts import ClassPoints, Points
 from SAMSemiSegLib.finetuning.cross_prompting.prototypes import Prototypes, class_prototypes
@@ -114,6 +114,11 @@ class CrossPrompting(StitchedStrategy):
         for part in (self.sam.decoder, self.second, self.points):
             part.requires_grad_(True)
 
+    @property
+    def single_slices(self) -> bool:
+        """By ``options.view``."""
+        return self.options.view == "slices"
+
     def adapt_encoder(self, foundation: FoundationModel) -> None:
         """Adds LoRA on q and v."""
         add_lora(foundation, self.options.rank)
@@ -152,7 +157,7 @@ class CrossPrompting(StitchedStrategy):
         """Encode a volume's canvas, or some of its slices, and decode without prompts."""
         if sample.labels is None:
             sample = Sample(sample.id, sample.image, torch.zeros_like(sample.image).byte())
-        if self.options.view == "slices":
+        if self.single_slices:
             canvas, target, factor = self._draw_slices(sample)
         else:
             canvas, target, factor = self.draw_canvas(sample)
@@ -241,26 +246,11 @@ class CrossPrompting(StitchedStrategy):
 
     def prediction_of(self, maps: Tensor) -> Prediction:
         """Mean of the decoders, and how far they agree."""
-        one, other = maps.split(self.channels)
-        return Prediction((one + other) / 2, agreement(one, other))
-
-    def offsets(
-        self, shape: tuple[int, int, int], settings: StitchingSettings, count: int
-    ) -> list[int]:
-        """Single slices have no blank cells before them."""
-        return [0] if self.options.view == "slices" else super().offsets(shape, settings, count)
-
-    def upscale_factor(self, shape: tuple[int, int, int], settings: StitchingSettings) -> int:
-        """The budget of pixels is that of one slice where slices are seen alone."""
-        if self.options.view == "slices":
-            thin = list(shape)
-            thin[settings.axis] = 1
-            shape = (thin[0], thin[1], thin[2])
-        return super().upscale_factor(shape, settings)
+        return prediction_of_two(maps)
 
     def volume_maps(self, image: Tensor, settings: StitchingSettings, offset: int) -> Tensor:
         """Slice by slice, a few at a time, where slices are seen alone."""
-        if self.options.view == "stitched":
+        if not self.single_slices:
             return super().volume_maps(image, settings, offset)
         shape = (image.shape[0], image.shape[1], image.shape[2])
         factor = self.upscale_factor(shape, settings)
