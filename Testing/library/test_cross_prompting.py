@@ -18,11 +18,6 @@ from SAMSemiSegLib.errors import Cancelled
 from SAMSemiSegLib.finetuning.adapters.freeze import count_trainable
 from SAMSemiSegLib.finetuning.cross_prompting.decoder import FusedAttention
 from SAMSemiSegLib.finetuning.cross_prompting.prompts import ClassPoints, Points
-from SAMSemiSegLib.finetuning.cross_prompting.prototypes import (
-    class_prototypes,
-    class_similarity,
-    one_hot_regions,
-)
 from SAMSemiSegLib.finetuning.cross_prompting.sampling import (
     center_point,
     grid_interval,
@@ -30,6 +25,11 @@ from SAMSemiSegLib.finetuning.cross_prompting.sampling import (
     random_point,
 )
 from SAMSemiSegLib.finetuning.cross_prompting.strategy import CrossPrompting, pseudo_label
+from SAMSemiSegLib.finetuning.prototypes import (
+    class_prototypes,
+    class_similarity,
+    one_hot_regions,
+)
 from SAMSemiSegLib.finetuning.slices import collect_slices, lay_out_slices, slice_layout
 from SAMSemiSegLib.finetuning.stage import finetune
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES, Sample

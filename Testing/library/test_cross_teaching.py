@@ -165,7 +165,7 @@ def test_number_of_trained_parameters() -> None:
     model = model.to_empty(device="cpu")
     strategy = ECTStrategy(model, 2, StitchingSettings(), ECTStrategy.Options())
     decoder = 16 * (20_992 + 2 * (512 + 512 + 288))
-    sweep = 512 * 16 + 16 + 16 * 256 + 256
+    sweep = 2 * 256 * 16 + 16 + 16 * 256 + 256
     assert count_trainable(strategy) == 2 * (decoder + 2 * 256) + 2 * sweep
 
 

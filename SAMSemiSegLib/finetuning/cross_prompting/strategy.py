@@ -28,7 +28,7 @@ from SAMSemiSegLib.finetuning.adapters.lora import add_lora
 from SAMSemiSegLib.finetuning.agreement import prediction_of_two
 from SAMSemiSegLib.finetuning.cross_prompting.decoder import PromptedDecoder, resize_logits
 from SAMSemiSegLib.finetuning.cross_prompting.prompts import ClassPoints, Points
-from SAMSemiSegLib.finetuning.cross_prompting.prototypes import Prototypes, class_prototypes
+from SAMSemiSegLib.finetuning.prototypes import Prototypes, class_prototypes
 from SAMSemiSegLib.finetuning.slices import collect_slices, lay_out_slices, slice_layout
 from SAMSemiSegLib.finetuning.stitched import StitchedOptions, StitchedStrategy
 from SAMSemiSegLib.finetuning.strategy import Prediction, Sample

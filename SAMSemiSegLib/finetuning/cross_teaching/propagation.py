@@ -27,7 +27,8 @@ class Sweep(nn.Module):
     def __init__(self, channels: int, hidden: int, reach: int) -> None:
         super().__init__()
         self.reach = reach
-        self.down = nn.Conv2d(2 * channels, hidden, 1)
+        self.look = nn.Conv2d(channels, hidden, 1)
+        self.compare = nn.Conv2d(channels, hidden, 1, bias=False)
         self.up = nn.Conv2d(hidden, channels, 1)
         # Nearly closed: training starts near the model's own features.
         nn.init.normal_(self.up.weight, std=0.01)
@@ -41,8 +42,8 @@ class Sweep(nn.Module):
         for back in reversed(range(self.reach)):
             now = sequence[(places - back).clamp_min(0)] if back else sequence
             change = memory - now
-            hidden = nn.functional.gelu(self.down(torch.cat([now, change], 1)))
-            memory = now + torch.sigmoid(self.up(hidden)) * change
+            gate = self.up(nn.functional.gelu(self.look(now) + self.compare(change)))
+            memory = torch.addcmul(now, gate.sigmoid(), change)
         return memory
 
 

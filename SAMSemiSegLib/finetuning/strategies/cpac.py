@@ -8,16 +8,16 @@ from pydantic import Field
 from torch import Tensor
 
 from SAMSemiSegLib.finetuning.cross_prompting.prompts import Points
-from SAMSemiSegLib.finetuning.cross_prompting.prototypes import (
-    Prototypes,
-    class_similarity,
-    one_hot_regions,
-)
 from SAMSemiSegLib.finetuning.cross_prompting.sampling import grid_points, random_point, thin_out
 from SAMSemiSegLib.finetuning.cross_prompting.strategy import (
     CrossPrompting,
     CrossPromptingOptions,
     Seen,
+)
+from SAMSemiSegLib.finetuning.prototypes import (
+    Prototypes,
+    class_similarity,
+    one_hot_regions,
 )
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES
 from SAMSemiSegLib.run.settings import Positive

@@ -5,13 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from SAMSemiSegLib.finetuning.cross_prompting.prompts import Points
-from SAMSemiSegLib.finetuning.cross_prompting.prototypes import Prototypes, one_hot_regions
 from SAMSemiSegLib.finetuning.cross_prompting.sampling import center_point, random_point
 from SAMSemiSegLib.finetuning.cross_prompting.strategy import (
     CrossPrompting,
     CrossPromptingOptions,
     Seen,
 )
+from SAMSemiSegLib.finetuning.prototypes import Prototypes, one_hot_regions
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES
 
 
