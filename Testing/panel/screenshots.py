@@ -3,12 +3,14 @@
     python Testing/panel/screenshots.py SCANS [PICTURES]
 
 SCANS is a folder with ``images``, ``labels`` and ``train.list`` (hippocampus); the pictures go to
-``docs/pictures``. A real training runs for about five minutes.
+``docs/pictures``. A real training runs for about five minutes; its project is made in
+``hippocampus`` in the folder for temporary files, and removed afterwards.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -24,11 +26,13 @@ import qt  # noqa: E402
 from host.views import FourUp  # noqa: E402
 from PIL import Image  # noqa: E402
 from SAMSemiSegModule.install.requirements import Requirement  # noqa: E402
-from SAMSemiSegModule.process.outcome import End, Outcome  # noqa: E402
+from SAMSemiSegModule.process.command import ChildCommand  # noqa: E402
+from SAMSemiSegModule.process.runner import ProcessRunner  # noqa: E402
 from SAMSemiSegModule.story import CASES, Story  # noqa: E402
 
 PANEL_WIDTH, HEIGHT = 430, 640
 SETTINGS = "finetuning.budget.minutes=2.5 retraining.budget.minutes=2"
+FAKE = ROOT / "Testing" / "module" / "fake_library"
 SECTIONS = ("projectButton", "labelsButton", "trainingButton", "reviewButton", "modelButton")
 
 
@@ -47,8 +51,11 @@ class Camera:
         for section in SECTIONS:
             getattr(self._panel.ui, section).collapsed = section != opened
         parent = self._widget.parent
-        for _ in range(5):
-            parent.resize(PANEL_WIDTH, HEIGHT)
+        # Another width in between, so that wrapped texts are laid out anew.
+        for width in (PANEL_WIDTH + 20, PANEL_WIDTH, PANEL_WIDTH + 20, PANEL_WIDTH, PANEL_WIDTH):
+            # As tall as its contents: Slicer has the panel in a scroll area.
+            wanted = parent.layout().totalHeightForWidth(width)
+            parent.resize(width, max(HEIGHT, wanted))
             slicer.app.processEvents()
         with tempfile.TemporaryDirectory() as folder:
             grab = Path(folder) / "panel.png"
@@ -62,8 +69,7 @@ class Camera:
                 picture = Image.new("RGB", (panel.width + height + 4, height), "#efefef")
                 picture.paste(panel, (0, 0))
                 picture.paste(views, (panel.width + 4, 0))
-        # A palette keeps the files small, with hardly a difference to be seen.
-        small = picture.quantize(256, dither=Image.Dither.NONE, kmeans=6)
+        small = withPalette(picture, panel)
         small.save(self._pictures / f"{name}.png", optimize=True)
         print(name, f"{(self._pictures / f'{name}.png').stat().st_size // 1024} KB", flush=True)
 
@@ -72,10 +78,23 @@ class Camera:
         volume, segmentation = parameters.caseVolume, parameters.caseSegmentation
         if volume is None:
             volume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+        if segmentation is None:  # the result of applying the model
+            nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+            segmentation = next((n for n in nodes if n.GetDisplayNode().GetVisibility()), None)
         if volume is not None:
             self._views.show(volume, segmentation, 0.55)
         self._views.save(str(path))
         return Image.open(path).convert("RGB")
+
+
+def withPalette(picture: Image.Image, panel: Image.Image) -> Image.Image:
+    """With 256 colors, which keeps the file small; 64 of them are the panel's own, so that thin
+    curves and letters keep theirs."""
+    palette = panel.quantize(64).getpalette()[: 3 * 64]
+    palette += picture.quantize(192, kmeans=4).getpalette()[: 3 * 192]
+    colors = Image.new("P", (1, 1))
+    colors.putpalette(palette)
+    return picture.quantize(palette=colors, dither=Image.Dither.NONE)
 
 
 def firstUse(camera: Camera, panel) -> None:
@@ -100,10 +119,13 @@ def main(scans: Path, pictures: Path) -> None:
     panel.services.installer._findMissing = lambda wanted: []
     widget.parent.show()
     camera = Camera(widget, pictures)
-    with tempfile.TemporaryDirectory(prefix="SAMSemiSeg-") as temporary:
-        folder = Path(temporary) / "tutorial"
+    folder = Path(tempfile.gettempdir()) / "hippocampus"
+    if folder.exists():
+        sys.exit(f"'{folder}' exists; remove it first.")
+    try:
         story = Story(panel, scans, folder)
         story.preset, story.settings = "quick", SETTINGS
+        story.wait(lambda: len(panel.train._catalog.methods()) > 1, 60)
         firstUse(camera, panel)
         story.loadScans()
         story.createProject()
@@ -113,8 +135,8 @@ def main(scans: Path, pictures: Path) -> None:
         _addForScoring(panel, scans, names[CASES : CASES + 2])
         panel.labels.editCase()
         camera.take("labels", "labelsButton")
-        story.wait(lambda: len(panel.train._catalog.methods()) > 1, 60, mustHappen=False)
         camera.take("train", "trainingButton")
+        outOfMemory(camera, panel, story)
         story.train()
         story.wait(lambda: len(panel.train.progress.curves.get("loss", [])) > 12)
         story.wait(lambda: False, 1.5, mustHappen=False)
@@ -132,15 +154,26 @@ def main(scans: Path, pictures: Path) -> None:
         story.click(panel.review.ui.correctButton)
         while panel.review.ui.acceptButton.enabled:
             story.click(panel.review.ui.acceptButton)
-        camera.take("reviewed", "reviewButton")
+        camera.take("reviewed", "reviewButton", withViews=False)
         story.apply()
         camera.take("model", "modelButton")
         camera.take("cases", "projectButton")
-        panel.train.outcome = Outcome(End.OUT_OF_MEMORY, 3)
-        panel.train.ui.stageLabel.text = panel.train.outcome.message()
-        panel.refresh()
-        camera.take("out-of-memory", "trainingButton")
+    finally:
         panel.endWithSlicer()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def outOfMemory(camera: Camera, panel, story: Story) -> None:
+    """A run that ends for want of memory; nothing of it is kept."""
+    trainer = panel.services.trainer
+    environment = {**os.environ, "FAKE_BEHAVIOR": "out_of_memory"}
+    panel.services.trainer = ProcessRunner(lambda: ChildCommand(sys.executable, FAKE, environment))
+    story.train()
+    story.wait(lambda: panel.train.outcome is not None)
+    camera.take("out-of-memory", "trainingButton", withViews=False)
+    panel.services.trainer = trainer
+    shutil.rmtree(panel.services.store.runFolder("run-1"))
+    panel.services.parameters.runName = ""
 
 
 def _addForScoring(panel, scans: Path, names: list[str]) -> None:
@@ -152,6 +185,7 @@ def _addForScoring(panel, scans: Path, names: list[str]) -> None:
     panel.refresh()
     panel.project._table.select(names)
     panel.project.ui.scoreOnlyButton.click()
+    panel.project._table.select([])
     assert store.counts()[2] == len(names), panel.ui.messageLabel.text
 
 

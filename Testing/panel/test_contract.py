@@ -19,6 +19,7 @@ UI_FILES = sorted((MODULE / "Resources" / "UI").glob("*.ui"))
 # Standard library, Slicer and what Slicer brings and loads quickly.
 LIGHT = {"slicer", "qt", "ctk", "vtk", "SAMSemiSegModule"}
 HEAVY = {"torch", "monai", "numpy", "SimpleITK", "matplotlib", "pydantic", "psutil"}
+SHORT_BOXES = {"stateBox", "formatBox"}
 GONE_IN_QT6 = (
     "QRegExp",
     "QDesktopWidget",
@@ -72,6 +73,15 @@ def test_every_input_widget_has_a_tooltip_and_a_place_in_the_keyboard_order():
                 assert tips, f"{path.name}: {widget.get('name')} has no tooltip"
                 if stops:
                     assert widget.get("name") in stops, f"{path.name}: {widget.get('name')}"
+
+
+def test_long_entries_do_not_widen_the_panel():
+    """A combo box that is filled at run time asks for the width of its longest entry."""
+    for path in UI_FILES:
+        for widget in ET.parse(path).iter("widget"):
+            if widget.get("class") == "QComboBox" and widget.get("name") not in SHORT_BOXES:
+                names = {p.get("name") for p in widget.findall("property")}
+                assert "minimumContentsLength" in names, widget.get("name")
 
 
 def test_every_bound_widget_names_a_parameter():

@@ -184,6 +184,7 @@ def finishedRun(store) -> Path:
 def test_an_imported_model_is_used_until_the_user_goes_back(openProject, tmp_path):
     ui = openProject.model.ui
     assert not ui.body.enabled and "Finish a training" in ui.reasonLabel.text
+    assert not ui.scoreTable.visible
     made = tmp_path / "elsewhere" / "bundle" / "configs"
     made.mkdir(parents=True)
     (made / "metadata.json").write_text("{}")

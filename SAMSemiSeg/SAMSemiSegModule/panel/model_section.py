@@ -32,7 +32,7 @@ class ModelSection(Section):
     def setup(self) -> None:
         ui = self.ui
         self._job: tuple[Any, Path] | None = None
-        self._shownRun: Path | None = None
+        self._shownRun: Path | None = Path()  # none so far, not even "no run"
         header = ui.scoreTable.horizontalHeader()
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         header.setSectionResizeMode(0, qt.QHeaderView.Stretch)

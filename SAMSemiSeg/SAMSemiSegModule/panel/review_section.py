@@ -65,6 +65,8 @@ class ReviewSection(Section):
         waiting = waitingCases(self.store.cases)
         case = self.store.case(self.parameters.caseId)
         isWaiting = case is not None and case.status == "pseudo"
+        hasInput = self.isValid()[0]
+        ui.leftLabel.visible = ui.caseLabel.visible = ui.whyLabel.visible = hasInput
         ui.leftLabel.text = (
             _("{count} left to review").format(count=len(waiting))
             if waiting

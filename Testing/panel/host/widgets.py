@@ -265,10 +265,11 @@ class qMRMLPlotWidget(qt.QFrame):
         painter = qt.QPainter(self)
         painter.fillRect(self.rect, qt.QColor("white"))
         if chart is not None:
-            area = self.rect.adjusted(48, 22, -12, -34)
+            area = self.rect.adjusted(48, 22, -12, -22)
             painter.setPen(qt.QColor("black"))
             painter.drawText(qt.QRect(0, 2, self.rect.width(), 18), 4, chart.GetTitle())
-            painter.drawText(area.left(), area.bottom() + 28, chart.GetXAxisTitle() or "")
+            title = chart.GetXAxisTitle() or ""
+            painter.drawText(area.center().x(), area.bottom() + 15, title)
             painter.drawRect(area)
             self._drawCurves(painter, chart, area)
         painter.end()
@@ -289,7 +290,8 @@ class qMRMLPlotWidget(qt.QFrame):
         painter.drawText(4, area.top() + 10, f"{high:.2f}")
         painter.drawText(4, area.bottom(), f"{low:.2f}")
         painter.drawText(area.right() - 30, area.bottom() + 14, f"{right:.0f}")
-        for number, (series, points) in enumerate(curves):
+        # The first curve, the whole loss, is drawn last: its parts may lie under it.
+        for number, (series, points) in reversed(list(enumerate(curves))):
             painter.setPen(qt.QPen(qt.QColor.fromRgbF(*series.GetColor()), 1.5))
             painter.drawText(area.right() - 110, area.top() + 16 + 15 * number, series.GetName())
             shown = [

@@ -68,6 +68,7 @@ def wrong_input(folder: Path) -> None:
 
 
 def out_of_memory(folder: Path) -> None:
+    print("CUDA out of memory. Tried to allocate 2.00 GiB.", flush=True)
     os._exit(3)
 
 
