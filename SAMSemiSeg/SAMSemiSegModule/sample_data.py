@@ -48,6 +48,6 @@ def register(icons: Path) -> None:
         uris=[BASE + file for file in files],
         fileNames=files,
         checksums=[f"SHA256:{value}" for value in sums],
-        nodeNames=[*IMAGES, *LABELS],
+        nodeNames=[*IMAGES, *(f"{name} label" for name in LABELS)],
         loadFileTypes=["VolumeFile"] * len(images) + ["SegmentationFile"] * len(labels),
     )

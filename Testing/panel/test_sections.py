@@ -305,3 +305,33 @@ def test_without_scans_the_story_is_no_success(tmp_path):
     assert (
         scansIn(str(tmp_path)) == tmp_path / "hippocampus" == scansIn(str(tmp_path / "hippocampus"))
     )
+
+
+def test_the_sample_data_become_a_project_in_two_clicks(panel, hippocampusFolder):
+    """As Slicer's Sample Data module loads them: each label as a segmentation without a volume."""
+    import hashlib
+
+    from SAMSemiSegModule.sample_data import IMAGES, LABELS
+
+    for name, digest in IMAGES.items():
+        path = hippocampusFolder / "images" / f"{name}.nii.gz"
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
+        slicer.util.loadVolume(str(path), {"name": name})
+    for name, digest in LABELS.items():
+        path = hippocampusFolder / "labels" / f"{name}.nii.gz"
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
+        slicer.util.loadSegmentation(str(path), {"name": f"{name} label"})
+    panel.project.ui.newProjectButton.click()
+    panel.project.ui.addSceneButton.click()
+    store = panel.services.store
+    assert store.counts() == (2, 4, 0), panel.ui.messageLabel.text
+    assert [case.id for case in store.cases if case.label] == list(LABELS)
+    assert len(store.labels) == 2
+    import SimpleITK as sitk
+
+    for name in LABELS:
+        ours = sitk.GetArrayFromImage(sitk.ReadImage(str(store.labelPath(store.case(name)))))
+        given = sitk.GetArrayFromImage(
+            sitk.ReadImage(str(hippocampusFolder / "labels" / f"{name}.nii.gz"))
+        )
+        assert np.array_equal(ours, given)

@@ -99,6 +99,8 @@ class SlicerInstaller:
             )
 
     def _pip(self, packages: list[str], wheels: Path | None) -> None:
+        import shutil
+
         import slicer
 
         constraints = self._constraints()
@@ -114,7 +116,7 @@ class SlicerInstaller:
                 return
             packaging.pip_ensure(packages, constraints=constraints, requester="SAMSemiSeg")
         finally:
-            constraints.unlink(missing_ok=True)
+            shutil.rmtree(constraints.parent, ignore_errors=True)
 
     @staticmethod
     def _constraints() -> Path:

@@ -33,12 +33,37 @@ def candidates(volumes: Sequence[Any] = ()) -> list[Candidate]:
 
 
 def segmentationOf(volume: Any) -> Any:
-    """The segmentation drawn on a volume (its reference geometry), None where there is none."""
+    """The segmentation drawn on a volume (its reference geometry), None where there is none.
+
+    One that was loaded from a file has no reference; it counts if it is named after the volume
+    ("scan", "scan_1", "scan label") and lies inside it.
+    """
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
-    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-        if node.GetNodeReference(role) is volume and segmentCount(node):
+    nodes = [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if segmentCount(n)]
+    for node in nodes:
+        if node.GetNodeReference(role) is volume:
+            return node
+    for node in nodes:
+        isFree = node.GetNodeReference(role) is None and not node.GetAttribute(CASE)
+        if isFree and _isNamedAfter(node, volume) and _liesInside(node, volume):
             return node
     return None
+
+
+def _isNamedAfter(node: Any, volume: Any) -> bool:
+    name, start = node.GetName(), volume.GetName()
+    return name.startswith(start) and not name[len(start) : len(start) + 1].isalnum()
+
+
+def _liesInside(node: Any, volume: Any) -> bool:
+    inner, outer = [0.0] * 6, [0.0] * 6
+    node.GetRASBounds(inner)
+    volume.GetRASBounds(outer)
+    margin = max(volume.GetSpacing())
+    return all(
+        inner[low] >= outer[low] - margin and inner[low + 1] <= outer[low + 1] + margin
+        for low in (0, 2, 4)
+    )
 
 
 def labelsOf(segmentation: Any, first: int = 1) -> list[dict[str, Any]]:
