@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from SAMSemiSegLib.atomic import write_json
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.finetuning.likeness import Likeness
 from SAMSemiSegLib.finetuning.stage import ADVICE, VolumeCase
-from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy
+from SAMSemiSegLib.finetuning.stitched import StitchedStrategy
+from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy, Sample
 from SAMSemiSegLib.finetuning.windows import predict_volume
 from SAMSemiSegLib.pseudolabels.make import make_pseudo_label
 from SAMSemiSegLib.pseudolabels.picture import draw_pseudo_label
@@ -32,6 +36,7 @@ def write_pseudo_labels(
     context: Context,
     spacing: tuple[float, float, float],
     name: str = "pseudolabels",
+    labeled: Sequence[VolumeCase] = (),
 ) -> dict[str, float]:
     """Write ``ID.npz`` and ``ID.png`` for each case, and ``scores.json``.
 
@@ -47,18 +52,20 @@ def write_pseudo_labels(
         context: collaborators.
         spacing: of the preprocessed volumes, in millimeters.
         name: of the stage in the event stream.
+        labeled: cases with labels, for ``settings.prototype_agreement``.
 
     Returns:
         The score of each case by its id.
     """
     strategy.to(context.device).eval()
+    likeness = _likeness(strategy, labeled, context) if settings.prototype_agreement else None
     mine = set(context.share([case.id for case in cases]))
     context.events.stage(name, len(cases))
     for number, case in enumerate(cases, 1):
         context.cancellation.check()
         path = folder / f"{case.id}.npz"
         if case.id in mine and not path.exists():
-            pseudo = predict_pseudo_label(strategy, case, settings, names, context)
+            pseudo = predict_pseudo_label(strategy, case, settings, names, context, likeness)
             picture = path.with_suffix(".png")
             draw_pseudo_label(np.array(case.image), pseudo, picture, colors, spacing=spacing)
             pseudo.save(path)
@@ -79,10 +86,45 @@ def predict_pseudo_label(
     settings: PseudoLabelSettings,
     names: Sequence[str],
     context: Context,
+    likeness: Likeness | None = None,
 ) -> PseudoLabel:
-    """The pseudo-label of one case; the same whichever process makes it."""
+    """The pseudo-label of one case; the same whichever process makes it.
+
+    ``likeness`` to the labeled volumes takes the confidence where it speaks against the prediction.
+    """
     image = torch.from_numpy(np.array(case.image, dtype=np.float32)).to(context.device)
     seed_torch(context.seed, f"pseudolabel {case.id}", 0)
     with torch.inference_mode(), context.accelerator.autocast(), memory_sentence(ADVICE):
         prediction = predict_volume(strategy, image, settings)
+        if likeness is not None:
+            same = likeness.agreement(image, prediction.probabilities)
+            if prediction.agreement is not None:
+                same = same * prediction.agreement.to(same.device)
+            prediction = replace(prediction, agreement=same)
     return make_pseudo_label(prediction, settings, names)
+
+
+def _likeness(
+    strategy: FinetuningStrategy, labeled: Sequence[VolumeCase], context: Context
+) -> Likeness:
+    """Prototypes of the labeled volumes.
+
+    Raises:
+        InputError: the strategy has no features of canvases.
+    """
+    if not isinstance(strategy, StitchedStrategy):
+        raise InputError(
+            f"The setting pseudolabels.prototype_agreement does not work with {strategy.title}; "
+            "set it to false, or choose another finetuning.strategy."
+        )
+    samples = [
+        Sample(
+            case.id,
+            torch.from_numpy(np.array(case.image, dtype=np.float32)).to(context.device),
+            torch.from_numpy(np.array(case.labels)).to(context.device),
+        )
+        for case in labeled
+        if case.labels is not None
+    ]
+    with context.accelerator.autocast(), memory_sentence(ADVICE):
+        return Likeness.of(strategy, samples)

@@ -227,6 +227,7 @@ class Pipeline:
                 self.context,
                 self.spacing,
                 f"pseudolabels{stage}",
+                [case for case in cases if case.part == "labeled"],
             )
             pseudo_labels = {case.id: folder / f"{case.id}.npz" for case in unlabeled}
             score(f"pseudo-labels{row}", partial(self._pseudo_probabilities, strategy))

@@ -113,6 +113,9 @@ class PseudoLabelSettings(Settings):
     """Average over mirrored volumes too (only along axes the augmentation may mirror)."""
     offsets: Positive = 2
     """Number of canvas offsets averaged."""
+    prototype_agreement: bool = False
+    """Trust a voxel only where its features resemble those of its class in the labeled volumes
+    more than those of any other class (the prototypes of CPAC-SAM)."""
     largest_component: bool | list[str] = True
     """For all labels, or for those named."""
     fill_holes: bool | list[str] = True

@@ -25,6 +25,7 @@ from SAMSemiSegLib.finetuning.cross_prompting.sampling import (
     random_point,
 )
 from SAMSemiSegLib.finetuning.cross_prompting.strategy import CrossPrompting, pseudo_label
+from SAMSemiSegLib.finetuning.likeness import Likeness
 from SAMSemiSegLib.finetuning.prototypes import (
     class_prototypes,
     class_similarity,
@@ -32,6 +33,7 @@ from SAMSemiSegLib.finetuning.prototypes import (
 )
 from SAMSemiSegLib.finetuning.slices import collect_slices, lay_out_slices, slice_layout
 from SAMSemiSegLib.finetuning.stage import finetune
+from SAMSemiSegLib.finetuning.stitched import StitchedStrategy
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES, Sample
 from SAMSemiSegLib.foundation.model import FOUNDATION
 from SAMSemiSegLib.project.importing import import_cases
@@ -304,6 +306,39 @@ def test_prediction_is_the_mean_of_both_and_confidence_their_agreement(view: str
     assert make_pseudo_label(found, PseudoLabelSettings(), ["a", "b"]).confidence.max() < 1
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "pixels"),
+    [
+        ("lora", {}, 1 << 16),
+        ("lora", {}, 2500),
+        ("cpc", {"view": "slices"}, 1 << 16),
+        ("ect", {}, 1 << 16),
+    ],
+)
+def test_likeness_to_the_labeled_volume_trusts_what_looks_like_its_class(
+    name: str, options: dict[str, object], pixels: int
+) -> None:
+    entry = STRATEGIES[name]
+    torch.manual_seed(0)
+    model = FOUNDATION["sam_vit_tiny_random"].build()
+    stitching = StitchingSettings(max_pixels=pixels)
+    strategy = entry(model, 3, stitching, entry.Options(upscale=1, **options)).eval()
+    assert isinstance(strategy, StitchedStrategy)
+    # In place of random features: the gray value itself, in a direction of its own.
+    angle = ("encode", lambda canvas, factor: torch.cat([canvas.cos(), canvas.sin()], 1))
+    setattr(strategy, *angle)
+    sample = ball()
+    assert sample.labels is not None
+    truth = sample.labels.long()
+    truth[truth == 255] = 0
+    likeness = Likeness.of(strategy, [sample])
+    right = torch.nn.functional.one_hot(truth, 3).movedim(-1, 0).float()
+    inner = (slice(None), slice(None), slice(1, None))
+    good = likeness.agreement(sample.image, right)[inner]
+    assert good.shape == truth[inner].shape and good.mean() > 0.9
+    assert likeness.agreement(sample.image, right.roll(1, 0))[inner].mean() < 0.1
+
+
 class _StopAfter(Cancellation):
     """Asked to stop at the n-th check."""
 
@@ -356,6 +391,7 @@ def test_a_whole_run_by_the_command(
     command = [sys.executable, "-m", "SAMSemiSegLib", "train", str(project.folder), "--run", "a"]
     command += ["--device", "cpu", "--preset", "tiny", "--set", "finetuning.strategy=cpac"]
     command += ["--set", "finetuning.options.view=slices", "--set", "export=[]"]
+    command += ["--set", "pseudolabels.prototype_agreement=true"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     run = project.folder / "runs" / "a"
