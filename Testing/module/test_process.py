@@ -277,6 +277,16 @@ def test_each_retry_asks_for_less():
     assert settings["retraining.patch"] == "[48, 48, 48]"
 
 
+def test_the_library_takes_the_settings_of_each_retry():
+    presets = pytest.importorskip("SAMSemiSegLib.run.presets")
+    for preset in ("quick", "balanced", "paper"):
+        for times in range(1, len(STEPS) + 1):
+            settings, _device = lowered({}, "cuda", times)
+            chosen = presets.load_settings(preset, [f"{k}={v}" for k, v in settings.items()])
+            assert chosen.retraining.labeled_batch == 1
+            assert chosen.finetuning.gradient_checkpointing
+
+
 def test_an_outcome_nobody_saw_counts_by_its_manifest():
     assert outcomeOf(None, True).end is End.SUCCEEDED
     assert outcomeOf(None, False).end is End.KILLED
