@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from SAMSemiSegLib.run.settings import StitchingSettings
-from SAMSemiSegLib.stitching.layout import plan_slabs
+from SAMSemiSegLib.stitching.layout import Slab, plan_slabs
 from SAMSemiSegLib.stitching.stitch import stitch, unstitch
 from SAMSemiSegLib.volumes.volume import Shape
 
@@ -38,19 +38,42 @@ def predict_in_slabs(
         InputError: one slice alone is larger than ``settings.max_pixels``.
     """
     shape: Shape = (image.shape[0], image.shape[1], image.shape[2])
-    slabs = plan_slabs(shape, settings, multiple, overlap, offset)
     fill = float(image.min())
-    axis = settings.axis
+
+    def predict_slab(part: Tensor, slab: Slab) -> Tensor:
+        canvas = stitch(part, slab.layout, fill)
+        return unstitch(predict_canvas(canvas[None, None])[0], slab.layout)
+
+    slabs = plan_slabs(shape, settings, multiple, overlap, offset)
+    return average_slabs(image, slabs, settings.axis, predict_slab)
+
+
+def average_slabs(
+    image: Tensor,
+    slabs: Sequence[Slab],
+    axis: int,
+    predict_slab: Callable[[Tensor, Slab], Tensor],
+) -> Tensor:
+    """Predict each slab; where slabs overlap, average.
+
+    Args:
+        image: (X, Y, Z).
+        slabs: that cover it along ``axis``.
+        axis: of the volume.
+        predict_slab: from the slab's part of the image to maps (K, X, Y, Z) of the same shape.
+
+    Returns:
+        (K, X, Y, Z) on the device of ``image``.
+    """
     total: Tensor | None = None
-    times = [0] * shape[axis]
+    times = [0] * image.shape[axis]
     for slab in slabs:
         length = slab.stop - slab.start
-        canvas = stitch(image.narrow(axis, slab.start, length), slab.layout, fill)
-        part = unstitch(predict_canvas(canvas[None, None])[0], slab.layout).to(image.device)
+        part = predict_slab(image.narrow(axis, slab.start, length), slab).to(image.device)
         if len(slabs) == 1:
             return part
         if total is None:
-            total = part.new_zeros((part.shape[0], *shape))
+            total = part.new_zeros((part.shape[0], *image.shape))
         total.narrow(1 + axis, slab.start, length).add_(part)
         for i in range(slab.start, slab.stop):
             times[i] += 1

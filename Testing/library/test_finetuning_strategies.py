@@ -10,7 +10,8 @@ from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.finetuning.adapters.freeze import count_trainable, freeze
 from SAMSemiSegLib.finetuning.adapters.houlsby import add_adapters
 from SAMSemiSegLib.finetuning.adapters.lora import SplitQKV, add_lora, merge_lora
-from SAMSemiSegLib.finetuning.stitched import StitchedStrategy
+from SAMSemiSegLib.finetuning.canvases import CanvasStrategy
+from SAMSemiSegLib.finetuning.replay import Replay
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES, Sample
 from SAMSemiSegLib.foundation.model import FOUNDATION
 from SAMSemiSegLib.run.settings import PseudoLabelSettings, StitchingSettings
@@ -18,11 +19,12 @@ from SAMSemiSegLib.training.progress import Progress
 
 TINY = ("sam_vit_tiny_random", "lite_tiny_random")
 STITCHED = ("lora", "decoder", "houlsby")
+ALL = (*STITCHED, "head")
 
 
 def build(
     name: str, foundation: str = "lite_tiny_random", max_pixels: int = 1 << 16, **options: object
-) -> StitchedStrategy:
+) -> CanvasStrategy:
     torch.manual_seed(5)
     entry = STRATEGIES[name]
     strategy = entry(
@@ -31,7 +33,7 @@ def build(
         StitchingSettings(max_pixels=max_pixels),
         entry.Options(**options),
     )
-    assert isinstance(strategy, StitchedStrategy)
+    assert isinstance(strategy, CanvasStrategy)
     return strategy
 
 
@@ -102,7 +104,7 @@ def test_houlsby_starts_as_the_identity(name: str) -> None:
     assert count_trainable(model.image_encoder) == sum(2 * (8 * c + 4 + c) for c in channels)
 
 
-@pytest.mark.parametrize("name", STITCHED)
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("foundation", TINY)
 def test_training_lowers_the_loss_and_leaves_the_frozen_alone(name: str, foundation: str) -> None:
     strategy = build(name, foundation, upscale=1).train()
@@ -113,9 +115,9 @@ def test_training_lowers_the_loss_and_leaves_the_frozen_alone(name: str, foundat
     trained = {k: v.clone() for k, v in strategy.named_parameters() if v.requires_grad}
     optimizer = torch.optim.AdamW([p for p in strategy.parameters() if p.requires_grad], 3e-3)
     losses = []
-    for i in range(8):
+    for i in range(12):
         torch.manual_seed(i)
-        loss = sum(strategy.step([ball()], [], Progress(i, 8)).values())
+        loss = sum(strategy.step([ball()], [], Progress(i, 12)).values())
         assert isinstance(loss, Tensor)
         optimizer.zero_grad()
         loss.backward()
@@ -125,12 +127,15 @@ def test_training_lowers_the_loss_and_leaves_the_frozen_alone(name: str, foundat
     after = strategy.state_dict()
     assert all(torch.equal(after[k], v) for k, v in frozen.items())
     moved = [k for k, v in trained.items() if not torch.equal(after[k], v)]
+    if name == "head":
+        assert moved and all(k.startswith("head.") for k in moved)
+        return
     assert any(k.startswith("sam.decoder") for k in moved)
     assert any("no_mask_embed" in k for k in moved)
     assert any("image_encoder" in k for k in moved) == (name != "decoder")
 
 
-@pytest.mark.parametrize("name", STITCHED)
+@pytest.mark.parametrize("name", ALL)
 def test_trained_state_is_small_and_enough(name: str) -> None:
     one, other = build(name, upscale=1).eval(), build(name, upscale=1).eval()
     with torch.no_grad():
@@ -150,9 +155,10 @@ def test_trained_state_is_small_and_enough(name: str) -> None:
 
 @pytest.mark.parametrize("foundation", TINY)
 @pytest.mark.parametrize("max_pixels", [20_000, 6000])
-def test_prediction_lies_on_the_volumes_grid(foundation: str, max_pixels: int) -> None:
+@pytest.mark.parametrize("name", ["decoder", "head"])
+def test_prediction_lies_on_the_volumes_grid(name: str, foundation: str, max_pixels: int) -> None:
     """Several axes, offsets and mirrored views; one canvas or slabs."""
-    strategy = build("decoder", foundation, max_pixels).eval()
+    strategy = build(name, foundation, max_pixels).eval()
     strategy.mirror_axes = (0,)
     settings = PseudoLabelSettings(axes=(0, 2), offsets=2, flips=True)
     image = ball().image
@@ -165,8 +171,9 @@ def test_prediction_lies_on_the_volumes_grid(foundation: str, max_pixels: int) -
     torch.testing.assert_close(mirrored, probabilities, atol=1e-5, rtol=1e-4)
 
 
-def test_large_volume_trains_on_slabs() -> None:
-    strategy = build("decoder", max_pixels=6000).train()
+@pytest.mark.parametrize("name", ["decoder", "head"])
+def test_large_volume_trains_on_slabs(name: str) -> None:
+    strategy = build(name, max_pixels=6000).train()
     losses = strategy.step([ball((40, 36, 30)), ball()], [], Progress(0, 1))
     assert losses["supervised"].isfinite() and losses["supervised"].requires_grad
 
@@ -182,6 +189,28 @@ def test_upscale_fills_the_budget() -> None:
     assert fixed.upscale_factor(shape, fixed.stitching) == 3
 
 
+def test_replay_is_bounded_and_restored() -> None:
+    replay = Replay(most_bytes=100)
+    for i in range(5):
+        replay.add({"embedding": torch.full((10,), float(i))})  # 40 bytes each
+    assert len(replay) == 2
+    other = Replay()
+    rest = other.load(replay.state() | {"weight": torch.zeros(1)}, torch.device("cpu"))
+    assert list(rest) == ["weight"] and len(other) == 2
+    assert {float(other.draw()["embedding"][0]) for _ in range(20)} == {3.0, 4.0}
+
+
+@pytest.mark.parametrize("name", ["decoder", "head"])
+def test_a_resumed_run_replays_the_same_canvases(name: str) -> None:
+    one, other = build(name), build(name)
+    one.train().step([ball()], [], Progress(0, 9))
+    other.train().load_trainable_state_dict(one.trainable_state_dict())
+    torch.manual_seed(3)
+    expected = one.step([ball()], [], Progress(1, 9))["supervised"]
+    torch.manual_seed(3)
+    assert torch.equal(other.step([ball()], [], Progress(1, 9))["supervised"], expected)
+
+
 def test_frozen_batch_norm_keeps_its_statistics() -> None:
     net = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm2d(2))
     freeze(net[0])
@@ -194,6 +223,6 @@ def test_frozen_batch_norm_keeps_its_statistics() -> None:
 
 
 def test_registry_states_its_sources() -> None:
-    for name in STITCHED:
+    for name in ALL:
         entry = STRATEGIES[name]
         assert entry.name == name and len(entry.title) > 5 and len(entry.source) > 20
