@@ -197,11 +197,11 @@ class Story:
         assert len(list(self.dialogs.folder.glob("*-run-2*"))) == ui.formatBox.count
         self.note("exported")
 
-    def finishTraining(self) -> None:
+    def finishTraining(self, seconds: float = 300.0) -> None:
         """Wait for the end of the run, which must be a good one."""
         train = self.panel.train
         assert self.panel.services.trainer.isRunning(), self.panel.ui.messageLabel.text
-        self.wait(lambda: train.outcome is not None)
+        self.wait(lambda: train.outcome is not None, seconds)
         assert train.outcome.end is End.SUCCEEDED, (train.outcome, train.ui.logBox.plainText)
 
     def click(self, button: Any) -> None:

@@ -145,7 +145,7 @@ def main(scans: Path, pictures: Path) -> None:
         story.wait(lambda: panel.train.outcome is not None)
         camera.take("cancelled", "trainingButton")
         story.click(panel.train.ui.continueButton)
-        story.finishTraining()
+        story.finishTraining(1800)
         camera.take("trained", "trainingButton")
         story.click(panel.review.ui.nextButton)
         camera.take("review", "reviewButton")
