@@ -77,7 +77,9 @@ def build_strategy(settings: RunSettings, channels: int, context: Context) -> Fi
             f"The setting finetuning.options.{key} of {entry.title} cannot be used "
             f"({problem['msg']}); its options are: {known}."
         ) from error
-    foundation = load_model(settings.foundation, context.device)
+    # One process fetches the weights, the others then find them.
+    with context.accelerator.local_main_process_first():
+        foundation = load_model(settings.foundation, context.device)
     if settings.finetuning.gradient_checkpointing:
         foundation.enable_gradient_checkpointing()
     seed_torch(settings.seed, "finetuning-init", 0)

@@ -37,6 +37,7 @@ from SAMSemiSegLib.run.selection import ConfidentCase, choose_confident
 from SAMSemiSegLib.run.settings import RunSettings
 from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.training.devices import make_accelerator
+from SAMSemiSegLib.training.memory import hold_to_free_memory
 from SAMSemiSegLib.volumes.volume import Triple
 
 log = logging.getLogger("SAMSemiSegLib")
@@ -68,6 +69,8 @@ def start(
     """
     accelerator = make_accelerator(settings.device, settings.mixed_precision)
     main = accelerator.is_main_process
+    if accelerator.device.type == "cpu":
+        hold_to_free_memory()
     if main and not resume:
         folder.create(settings)
     accelerator.wait_for_everyone()

@@ -61,6 +61,10 @@ class Context:
         self.accelerator.wait_for_everyone()
 
 
+ALLOCATION_FAILED = ("not enough memory", "can't allocate memory", "bad_alloc")
+"""How torch says that main memory was refused."""
+
+
 @contextmanager
 def memory_sentence(advice: Callable[[], str] | str) -> Iterator[None]:
     """Turn an out-of-memory failure into a sentence with advice on which setting to lower."""
@@ -70,7 +74,7 @@ def memory_sentence(advice: Callable[[], str] | str) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         words = str(error)
-        cpu = "not enough memory" in words or "can't allocate memory" in words
+        cpu = any(said in words for said in ALLOCATION_FAILED)
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or cpu:
             text = advice if isinstance(advice, str) else advice()
             raise OutOfMemoryError(f"There is not enough memory: {text}") from error

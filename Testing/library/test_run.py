@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -46,9 +47,13 @@ def train_command(project: Project, run: str, *arguments: str) -> list[str]:
     return [*head, "--device", "cpu", *arguments]
 
 
-def train(project: Project, run: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def train(
+    project: Project, run: str, *arguments: str, before: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
     command = train_command(project, run, *arguments)
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
+    return subprocess.run(
+        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200, preexec_fn=before
+    )
 
 
 def start(project: Project, run: str, *arguments: str) -> subprocess.Popen[str]:
@@ -72,6 +77,36 @@ def wait_for_step(folder: RunFolder, stage: str, step: int, process: subprocess.
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     raise AssertionError(f"step {step} of {stage} was never reached")
+
+
+def test_too_little_memory_is_one_sentence_that_names_the_setting(project: Project) -> None:
+    large = ("--preset", "tiny", "--set", "retraining.patch=[384,384,384]")
+    done = train(project, "large", *large, before=lambda: limit_data(3 * 2**30))
+    assert done.returncode == 3, done.stderr
+    assert "not enough memory" in done.stderr and "retraining.patch" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (run_folder(project, "large") / "manifest.json").exists()
+
+
+def limit_data(size: int) -> None:
+    resource.setrlimit(resource.RLIMIT_DATA, (size, resource.RLIM_INFINITY))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems know no such limit")
+def test_a_process_is_refused_what_the_machine_does_not_have() -> None:
+    code = """
+from SAMSemiSegLib.training import memory
+import torch
+torch.ones(1)
+memory.free_memory = lambda: memory.SPARE + 200 * 2**20
+assert memory.hold_to_free_memory() <= 200 * 2**20
+torch.ones(20 * 2**20)
+from SAMSemiSegLib.training.context import memory_sentence
+with memory_sentence("lower it."):
+    torch.ones(200 * 2**20)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "OutOfMemoryError: There is not enough memory: lower it." in done.stderr
 
 
 def run_folder(project: Project, run: str) -> RunFolder:

@@ -1,0 +1,54 @@
+"""A process that asks for more memory than there is ends with a sentence, not silently.
+
+On Linux a program may reserve more than the machine has; when it then uses it, the system kills it
+without a word. Held to what is free, the program is refused the reservation instead, and can say
+which setting to lower.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+SPARE = 256 * 2**20
+"""Bytes left for others: files read, programs started."""
+CONTAINER = Path("/sys/fs/cgroup")
+
+
+def hold_to_free_memory() -> int | None:
+    """Limit this process (not the machine's graphics cards) to the memory that is free now.
+
+    Returns:
+        Bytes that it may still take, or None where the system knows no such limit (not Linux).
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    import resource
+
+    free = max(0, free_memory() - SPARE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = _in_use() + free
+    bounds = [bound for bound in (soft, hard, limit) if bound != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(bounds), hard))
+    return min(bounds) - _in_use()
+
+
+def free_memory() -> int:
+    """Bytes that are free on this machine, or in this container where it has less."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    try:
+        most = (CONTAINER / "memory.max").read_text(encoding="ascii").strip()
+        used = int((CONTAINER / "memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return free
+    return free if most == "max" else min(free, max(0, int(most) - used))
+
+
+def _in_use() -> int:
+    """Bytes of this process that the limit counts."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmData:"):
+            return int(line.split()[1]) * 1024
+    return 0
