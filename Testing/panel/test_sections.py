@@ -115,6 +115,10 @@ def test_the_library_says_what_can_be_chosen(openProject):
     assert ui.deviceBox.itemText(1) == "cpu: 2 cores, 5 GB memory free"
     assert "39 MB, licence Apache-2.0" in ui.weightsLabel.text
     assert "It is downloaded once" in ui.weightsLabel.text
+    assert openProject.train._catalog.hasToDownload("lite_medsam")
+    pump(lambda: not openProject.train._catalog._queries)
+    openProject.enter()
+    assert list(openProject.train._catalog._queries) == ["doctor"]
     ui.methodBox.setCurrentIndex(1)
     assert openProject.services.parameters.method == "mean_teacher"
 

@@ -17,11 +17,14 @@ class Catalog:
         self._queries: dict[str, Any] = {}
         self._answers: dict[str, Any] = {}
 
-    def request(self, *names: str) -> None:
-        """Ask for these (again); the answers come by and by."""
+    def request(self, *names: str, again: bool = False) -> None:
+        """Ask for these, those answered before only if ``again``; the answers come by and by.
+
+        Each question is a process that imports torch: seconds of a core.
+        """
         words = {"methods": ["methods"], "doctor": ["doctor"], "weights": ["weights", "list"]}
         for name in names:
-            if name not in self._queries:
+            if name not in self._queries and (again or not self._answers.get(name)):
                 self._queries[name] = self._ask(words[name])
 
     def poll(self) -> bool:
@@ -86,6 +89,13 @@ class Catalog:
         if row.get("cached"):
             return words + " " + _("On this machine already.")
         return words + " " + _("It is downloaded once, when the training starts.")
+
+    def hasToDownload(self, foundation: str) -> bool:
+        """Whether the weights of a model were not on this machine when last asked."""
+        rows = self._answers.get("weights")
+        name = foundation if foundation != "auto" else self._automatic()
+        known = rows if isinstance(rows, list) else []
+        return any(row.get("name") == name and not row.get("cached") for row in known)
 
     def _automatic(self) -> str:
         devices = [d.get("name", "") for d in self._answers.get("doctor", {}).get("devices", [])]

@@ -78,7 +78,8 @@ class TrainSection(Section):
     def enter(self) -> None:
         """Ask the library what it offers, the first time that all is installed."""
         if self.services.installer.isValid()[0]:
-            self._catalog.request("methods", "doctor", "weights")
+            self._catalog.request("methods", "weights")
+            self._catalog.request("doctor", again=True)  # free memory changes
 
     def update(self) -> None:
         ui, parameters, catalog = self.ui, self.parameters, self._catalog
@@ -264,7 +265,8 @@ class TrainSection(Section):
             self.services.tell(self.progress.warnings[-1])
         with self.services.errorsShown():
             self.store.refresh()
-        self._catalog.request("weights")
+        if self.parameters is None or self._catalog.hasToDownload(self.parameters.foundation):
+            self._catalog.request("weights", again=True)
         self.services.changed()
 
     def _copyLog(self) -> None:
@@ -279,7 +281,7 @@ class TrainSection(Section):
                 cache.remove(path.stem) for path in cache.cache_folder().glob("*.safetensors")
             )
             self.services.tell(_("{count} weights removed.").format(count=removed))
-            self._catalog.request("weights")
+            self._catalog.request("weights", again=True)
 
 
 def _presetTitle(name: str) -> str:
