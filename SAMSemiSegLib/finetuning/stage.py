@@ -162,6 +162,7 @@ def finetune(
         state=strategy.trainable_state_dict,
         load_state=strategy.load_trainable_state_dict,
         advice=ADVICE,
+        period=strategy.period,
     )
     optimization = Optimization(
         learning_rate=own.learning_rate, weight_decay=own.weight_decay, warmup=own.warmup

@@ -100,6 +100,11 @@ class FinetuningStrategy(nn.Module, ABC):
         self.stitching = stitching
         self.options = options
 
+    @property
+    def period(self) -> int:
+        """Every so many steps one is costlier than the others (see ``Task``)."""
+        return 1
+
     @abstractmethod
     def step(
         self, labeled: Sequence[Sample], unlabeled: Sequence[Sample], progress: Progress

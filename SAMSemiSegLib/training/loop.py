@@ -43,6 +43,7 @@ class Task(Generic[Batch]):
         after_step: moving averages and the like.
         state, load_state: what a checkpoint keeps of the module.
         advice: what to lower when memory runs out.
+        period: every so many steps one is costlier than the others.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Task(Generic[Batch]):
     state: Callable[[], dict[str, Any]]
     load_state: Callable[[dict[str, Any]], Any]
     advice: str
+    period: int = 1
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,7 @@ def _fix_steps(
         return budget.steps
     before = copy.deepcopy(task.state())
     seconds = []
-    for step in range(5):
+    for step in range(1 + max(4, task.period)):
         context.cancellation.check()
         began = time.monotonic()
         # The middle of a run: by then every term of a method is switched on.
@@ -250,8 +252,9 @@ def _fix_steps(
     for parameter in parameters:
         parameter.grad = None
     task.load_state(before)
-    # The mean, not the median: a strategy may do the costly part only every few steps.
-    typical = float(np.mean(seconds[1:] or seconds))
+    # Means over whole periods, without the first step, which warms up.
+    whole = (len(seconds) - 1) // task.period * task.period
+    typical = float(np.mean(seconds[1 : 1 + whole] or seconds))
     steps = torch.tensor(max(10, int(60 * budget.minutes / typical)), device=context.device)
     if context.accelerator.num_processes > 1:
         from accelerate.utils import broadcast

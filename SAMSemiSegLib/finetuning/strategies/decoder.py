@@ -45,6 +45,11 @@ class DecoderStrategy(StitchedStrategy):
     def adapt_encoder(self, foundation: FoundationModel) -> None:
         """Leaves it frozen."""
 
+    @property
+    def period(self) -> int:
+        """One step in ``replay`` passes through the encoder."""
+        return self.options.replay
+
     def sample_loss(self, sample: Sample, progress: Progress) -> Tensor:
         """The loss on this volume, or on a canvas seen before."""
         if progress.step % self.options.replay == 0 or not len(self._replay):

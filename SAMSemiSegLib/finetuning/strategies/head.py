@@ -72,6 +72,11 @@ class HeadStrategy(CanvasStrategy):
         """The model that encodes the canvases."""
         return self.encoder
 
+    @property
+    def period(self) -> int:
+        """One step in ``replay`` passes through the encoder."""
+        return self.options.replay
+
     def sample_loss(self, sample: Sample, progress: Progress) -> Tensor:
         """½(CE + Dice) of this volume, or of one seen before."""
         if progress.step % self.options.replay == 0 or not len(self._replay):
