@@ -22,6 +22,7 @@ from SAMSemiSegLib.command.doctor import doctor
 from SAMSemiSegLib.command.methods import methods
 from SAMSemiSegLib.command.predict import predict
 from SAMSemiSegLib.command.stitch import stitch
+from SAMSemiSegLib.command.suggest import suggest
 from SAMSemiSegLib.command.train import report, runs, train
 from SAMSemiSegLib.errors import Cancelled, DiskFullError, UserError
 
@@ -34,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+project.app.command()(suggest)
 app.add_typer(project.app, name="project", help="Create a project, import cases, see their state.")
 app.command()(train)
 app.command()(predict)
