@@ -85,6 +85,7 @@ class Augmentation:
             (settings.bias_field, intensity.bias_field),
             (settings.brightness, intensity.brightness),
             (settings.gamma, intensity.gamma),
+            (settings.curve, intensity.curve),
             (settings.noise, intensity.noise),
         )
         stack = image.reshape(-1, *image.shape[-3:]).float()

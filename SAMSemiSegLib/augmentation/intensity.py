@@ -14,6 +14,10 @@ from torch import Tensor
 
 from SAMSemiSegLib.augmentation.bspline import smooth_field
 
+CURVE_PIECES = 8
+SAMPLED = 50_000
+"""Voxels from which quantiles are taken."""
+
 
 def low_resolution(image: Tensor, strength: float, generator: np.random.Generator) -> Tensor:
     """As if scanned with voxels up to twice as long (at strength 1), each axis by itself."""
@@ -79,6 +83,26 @@ def gamma(image: Tensor, strength: float, generator: np.random.Generator) -> Ten
     if turned:
         unit = 1 - unit
     return _restore(unit, image)
+
+
+def curve(image: Tensor, strength: float, generator: np.random.Generator) -> Tensor:
+    """A random rising curve from old to new gray values; mean and spread are kept.
+
+    As if scanned with another protocol: tissues keep the order of their gray values, but not the
+    distances between them. (Zhou et al., Models Genesis, Medical Image Analysis 67, 2021, with
+    Bézier curves; here piecewise linear, the slope of each of the eight pieces drawn by itself.)
+    """
+    values = image.flatten()
+    values = values[:: max(1, len(values) // SAMPLED)]
+    lowest, highest = values.quantile(0.005), values.quantile(0.995)
+    slopes = np.exp(generator.standard_normal(CURVE_PIECES) * 0.8 * strength)
+    heights = np.concatenate([[0.0], np.cumsum(slopes) / slopes.sum()])
+    knots = torch.from_numpy(heights).to(image)
+    place = (image - lowest) / (highest - lowest).clamp_min(1e-6) * CURVE_PIECES
+    piece = place.floor().clamp_(0, CURVE_PIECES - 1)
+    left = knots[piece.long()]
+    right = knots[piece.long() + 1]
+    return _restore(left + (right - left) * (place - piece), image)
 
 
 def noise(image: Tensor, strength: float, generator: np.random.Generator) -> Tensor:

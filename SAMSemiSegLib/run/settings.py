@@ -54,6 +54,7 @@ class AugmentationSettings(Settings):
     affine: Fraction = 0.8
     elastic: Fraction = 0.3
     gamma: Fraction = 0.3
+    curve: Fraction = 0.5
     brightness: Fraction = 0.3
     blur: Fraction = 0.2
     noise: Fraction = 0.2

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from SAMSemiSegLib.augmentation.augmentation import Augmentation
 from SAMSemiSegLib.augmentation.bspline import smooth_field
+from SAMSemiSegLib.augmentation.intensity import curve
 from SAMSemiSegLib.run.settings import AugmentationSettings
 
-CHANGES = ("low_resolution", "blur", "bias_field", "brightness", "gamma", "noise")
+CHANGES = ("low_resolution", "blur", "bias_field", "brightness", "gamma", "curve", "noise")
 NONE = dict.fromkeys((*CHANGES, "affine", "elastic"), 0.0)
 ALL = dict.fromkeys((*CHANGES, "affine", "elastic"), 1.0)
 
@@ -94,6 +95,15 @@ def test_each_change_of_gray_values_changes_them_but_little(change):
         assert not torch.equal(changed, image)
         both = torch.stack((changed.flatten(), image.flatten()))
         assert torch.corrcoef(both)[0, 1] > 0.85
+
+
+def test_curve_keeps_the_order_of_gray_values():
+    image = torch.randn(1, 12, 12, 12, generator=torch.Generator().manual_seed(0))
+    order = image.flatten().argsort()
+    for seed in range(5):
+        changed = curve(image, 1.0, np.random.default_rng(seed)).flatten()
+        assert (changed[order].diff() >= -1e-5).all()
+        assert not torch.allclose(changed, image.flatten(), atol=0.05)
 
 
 def test_smooth_field_of_equal_control_points_is_constant():
