@@ -36,7 +36,8 @@ def train(
     from SAMSemiSegLib.run.presets import load_settings
 
     opened = Project.load(project)
-    if run and not re.fullmatch(r"[\w.\- ]+", run):
+    # Not "..", which is another folder, nor a dot or space at the end, which Windows drops.
+    if run and not re.fullmatch(r"\w([\w.\- ]*[\w\-])?", run):
         raise InputError(f"'{run}' cannot be the name of a run; use letters, digits, '-' and '_'.")
     folder = RunFolder(project / "runs" / (run or _default_name(project, resume)))
     if resume:

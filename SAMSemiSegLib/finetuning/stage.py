@@ -20,7 +20,7 @@ from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.finetuning.adapters.freeze import count_trainable
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES, FinetuningStrategy, Sample
 from SAMSemiSegLib.foundation.weights import load_model
-from SAMSemiSegLib.run.settings import RunSettings
+from SAMSemiSegLib.run.settings import FinetuningSettings, RunSettings
 from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.training.loop import Optimization, Task, train
 from SAMSemiSegLib.training.progress import Progress
@@ -60,15 +60,15 @@ class SampleBatch:
     unlabeled: list[Sample]
 
 
-def build_strategy(settings: RunSettings, channels: int, context: Context) -> FinetuningStrategy:
-    """The strategy named in the settings around its foundation model, before training.
+def read_options(settings: FinetuningSettings) -> FinetuningStrategy.Options:
+    """The strategy's own options, validated.
 
     Raises:
-        InputError: an unknown name or option, or weights that cannot be had.
+        InputError: an unknown strategy or option, or a value that is not allowed.
     """
-    entry = STRATEGIES[settings.finetuning.strategy]
+    entry = STRATEGIES[settings.strategy]
     try:
-        options = entry.Options(**settings.finetuning.options)
+        return entry.Options(**settings.options)
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"])
@@ -77,6 +77,16 @@ def build_strategy(settings: RunSettings, channels: int, context: Context) -> Fi
             f"The setting finetuning.options.{key} of {entry.title} cannot be used "
             f"({problem['msg']}); its options are: {known}."
         ) from error
+
+
+def build_strategy(settings: RunSettings, channels: int, context: Context) -> FinetuningStrategy:
+    """The strategy named in the settings around its foundation model, before training.
+
+    Raises:
+        InputError: an unknown name or option, or weights that cannot be had.
+    """
+    entry = STRATEGIES[settings.finetuning.strategy]
+    options = read_options(settings.finetuning)
     # One process fetches the weights, the others then find them.
     with context.accelerator.local_main_process_first():
         foundation = load_model(settings.foundation, context.device)

@@ -23,7 +23,7 @@ def predict_volume(
     window = strategy.window
     if window is None or all(n <= w for n, w in zip(image.shape, window, strict=True)):
         return strategy.predict(image, settings)
-    from monai.inferers import SlidingWindowInferer
+    from SAMSemiSegLib.training.sliding_window import SlidingWindowInferer
 
     trusted = False
 

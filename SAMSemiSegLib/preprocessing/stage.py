@@ -64,6 +64,19 @@ class PreparedCase:
         return Geometry(**{name: tuple(values) for name, values in kept.items()})
 
 
+def require_labels(project: Project) -> None:
+    """Refuse a project that nothing can be learned from.
+
+    Raises:
+        InputError: no training case has a label.
+    """
+    if not project.labeled:
+        raise InputError(
+            "No case of the project has a label; label at least one (samsemiseg project add "
+            "FOLDER IMAGE --label FILE), then train."
+        )
+
+
 def prepare(
     project: Project, settings: PreprocessingSettings, folder: Path, context: Context
 ) -> tuple[Plan, list[PreparedCase]]:
@@ -86,11 +99,7 @@ def prepare(
         *((case, "unlabeled") for case in project.unlabeled),
         *((case, "evaluation") for case in project.evaluation),
     ]
-    if not project.labeled:
-        raise InputError(
-            "No case of the project has a label; label at least one (samsemiseg project add "
-            "FOLDER IMAGE --label FILE), then train."
-        )
+    require_labels(project)
     if not project.unlabeled:
         context.events.message("There is no unlabeled case: the V-Net is trained supervised.")
     plan_path = folder / "plan.json"
@@ -111,7 +120,9 @@ def prepare(
             except InputError as error:
                 if part == "labeled":
                     raise
-                context.events.warning(f"The case '{case.id}' is left out: {error}")
+                # By its id alone: events, log and report hold no path, which may name a patient.
+                reason = str(error).replace(str(project.path(case.image)), case.id)
+                context.events.warning(f"The case '{case.id}' is left out: {reason}")
         context.events.progress(number, len(parts))
     context.wait()
     context.events.done()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from monai.inferers import SlidingWindowInferer
 from torch import Tensor, nn
+
+from SAMSemiSegLib.training.sliding_window import SlidingWindowInferer
 
 
 @torch.inference_mode()

@@ -83,7 +83,7 @@ class RunFolder:
         try:
             return RunSettings.model_validate_json(self.config.read_text(encoding="utf-8"))
         except (ValidationError, ValueError) as error:
-            first = str(error).splitlines()[0]
+            first = _first_problem(error)
             raise InputError(
                 f"'{self.config}' cannot be read ({first}); start a new run with another name."
             ) from error
@@ -148,3 +148,11 @@ class RunFolder:
         """A JSON file of the folder, or None where it is not there yet."""
         path = self.path / name
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _first_problem(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error).splitlines()[0]
+    problem = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in problem["loc"])
+    return f"'{name}': {problem['msg']}" if name else problem["msg"]

@@ -30,6 +30,7 @@ from SAMSemiSegLib.report.report import write_report
 from SAMSemiSegLib.retraining.inference import predict_probabilities
 from SAMSemiSegLib.retraining.stage import RetrainedNet, retrain
 from SAMSemiSegLib.run.cancellation import Cancellation
+from SAMSemiSegLib.run.checks import check_before_start
 from SAMSemiSegLib.run.events import Events, Listener
 from SAMSemiSegLib.run.folder import RunFolder
 from SAMSemiSegLib.run.proposals import write_proposals
@@ -67,6 +68,8 @@ def start(
         UserError: something the user can mend.
         Cancelled: asked to stop; resumable.
     """
+    if not resume:
+        check_before_start(project, settings)
     accelerator = make_accelerator(settings.device, settings.mixed_precision)
     main = accelerator.is_main_process
     if accelerator.device.type == "cpu":
@@ -76,7 +79,9 @@ def start(
     accelerator.wait_for_everyone()
     if main:
         folder.lock()
-    listeners = (listener,) if listener is not None and main else ()
+    listeners: tuple[Listener, ...] = (_log_event,) if main else ()
+    if listener is not None and main:
+        listeners += (listener,)
     events = Events(folder.events if main else None, listeners)
     cancellation = Cancellation(folder.cancel_file, stop_with_parent)
     cancellation.start()
@@ -315,6 +320,19 @@ def _manifest(folder: RunFolder) -> dict[str, Any]:
     return {"complete": True, **made}
 
 
+def _log_event(event: dict[str, Any]) -> None:
+    """The course of the run in the log: stages and sentences, not the single steps."""
+    kind, stage, message = event["kind"], event["stage"], event.get("message", "")
+    if kind == "stage":
+        log.info("%s: step %d of %d", stage, event["step"], event["total"])
+    elif kind == "done":
+        log.info("%s: done in %.1f s", stage, event["values"]["seconds"])
+    elif kind == "warning":
+        log.warning("%s", message)
+    elif kind in ("start", "end", "message"):
+        log.info("%s", message or "complete")
+
+
 class _LogFile(logging.FileHandler):
     """A log that cannot be written (a full disk) is no reason to say anything else."""
 
@@ -326,4 +344,5 @@ def _log_to(path: Path) -> logging.Handler:
     handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
+    log.setLevel(logging.INFO)
     return handler

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from SAMSemiSegLib.errors import InputError
-from SAMSemiSegLib.run.settings import RunSettings
+from SAMSemiSegLib.run.settings import Budget, RunSettings
 
 PRESETS = Path(__file__).parent.parent / "Resources" / "Presets"
 
@@ -43,6 +43,8 @@ def load_settings(preset: str, assignments: Iterable[str] = (), **top: Any) -> R
         tree = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"The preset '{path}' is not valid JSON ({error}).") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"The preset '{path}' is not a JSON object of settings.")
     tree["preset"] = path.stem
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
@@ -53,12 +55,28 @@ def load_settings(preset: str, assignments: Iterable[str] = (), **top: Any) -> R
     try:
         return RunSettings.model_validate(tree)
     except ValidationError as error:
-        problem = error.errors()[0]
-        name = ".".join(str(part) for part in problem["loc"])
-        raise InputError(
-            f"The setting '{name}' cannot be used: {problem['msg']} (given: {problem['input']!r}); "
-            "'samsemiseg methods' lists the options of each method."
-        ) from error
+        raise InputError(_what_is_wrong(error)) from error
+
+
+def _what_is_wrong(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = ", ".join(_settings_beside(problem["loc"]))
+        return f"There is no setting '{name}'; those there are: {known}."
+    return (
+        f"The setting '{name}' cannot be used: {problem['msg']} (given: {problem['input']!r}); "
+        "'samsemiseg methods' lists the options of each method."
+    )
+
+
+def _settings_beside(place: tuple[int | str, ...]) -> list[str]:
+    """Names of the settings in the group where a name was not found."""
+    group: Any = RunSettings()
+    for part in place[:-1]:
+        # A group that is None unless set (supervised_budget) has no default to look into.
+        group = getattr(group, str(part)) or Budget()
+    return sorted(type(group).model_fields)
 
 
 def _assign(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -27,11 +27,20 @@ def run_state(folder: RunFolder) -> RunState:
     stage = ""
     for event in read_events(folder.events):
         stage = event.get("stage") or stage
-    preset = json.loads(folder.config.read_text(encoding="utf-8")).get("preset", "")
+    preset = _preset(folder)
     if is_running(folder):
         return RunState(folder.path.name, "running", stage, preset)
     state: Literal["complete", "stopped"] = "complete" if folder.complete else "stopped"
     return RunState(folder.path.name, state, stage, preset)
+
+
+def _preset(folder: RunFolder) -> str:
+    """Of the run's settings; empty where they are damaged, which only --resume must tell."""
+    try:
+        settings = json.loads(folder.config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(settings.get("preset", "")) if isinstance(settings, dict) else ""
 
 
 def run_states(project: Path) -> list[RunState]:

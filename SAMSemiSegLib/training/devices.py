@@ -38,6 +38,11 @@ def make_accelerator(device: str = "auto", mixed_precision: str = "auto") -> Acc
             "('samsemiseg doctor' shows what there is)."
         )
     if index:
+        if kind != "cuda" or not index.isdigit() or int(index) >= torch.cuda.device_count():
+            raise InputError(
+                f"There is no device '{device}' on this machine; 'samsemiseg doctor' shows what "
+                "there is."
+            )
         torch.cuda.set_device(int(index))
     # One process waits for another's evaluation or export; that may take long.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))

@@ -1,5 +1,8 @@
 """The V-Net, its heads, and prediction of whole volumes."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -72,3 +75,13 @@ def test_prediction_of_one_window_is_the_network() -> None:
     with torch.no_grad():
         expected = net(image[None, None])[0].softmax(0)
     assert torch.allclose(predict_probabilities(net, image, (16, 16, 16)), expected, atol=1e-5)
+
+
+def test_the_sliding_window_starts_without_packages_it_does_not_use() -> None:
+    """MONAI imports transformers where peft has brought it along: two seconds of each start."""
+    code = """
+import sys
+import SAMSemiSegLib.retraining.inference
+assert "monai" in sys.modules and "transformers" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -128,6 +128,8 @@ def test_a_whole_run_leaves_all_it_promises(project: Project) -> None:
     assert rows == {"supervised only", "pseudo-labels", "re-trained"}
     kinds = [event["kind"] for event in read_events(folder.events)]
     assert kinds[0] == "start" and kinds[-1] == "end" and "scores" in kinds
+    written = (folder / "log.txt").read_text(encoding="utf-8")
+    assert "retraining: done in" in written and written.rstrip().endswith("complete")
     steps = [e for e in read_events(folder.events) if e["kind"] == "progress"]
     assert all({"step", "total", "seconds_left", "values"} <= set(e) for e in steps)
     offered = [case for case in Project.load(project.folder).cases if case.status == "pseudo"]
@@ -213,6 +215,7 @@ def test_no_label_is_one_sentence(tmp_path: Path, write_phantom_set: PhantomSet)
     done = train(project, "a", "--preset", "tiny")
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1 and "label at least one" in done.stderr
+    assert not (project.folder / "runs").exists()
 
 
 def test_two_processes_give_the_same_pseudo_labels(project: Project) -> None:

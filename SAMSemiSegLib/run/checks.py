@@ -1,0 +1,30 @@
+"""What can be refused before a run has left anything behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.finetuning import stage as finetuning
+from SAMSemiSegLib.foundation.model import FOUNDATION
+from SAMSemiSegLib.foundation.weights import resolve_name
+from SAMSemiSegLib.preprocessing.stage import require_labels
+from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.retraining import student as retraining
+from SAMSemiSegLib.run.settings import RunSettings
+
+
+def check_before_start(project: Project, settings: RunSettings) -> None:
+    """Refuse what no run could do, so that a misspelled name costs neither minutes nor the name of
+    a run.
+
+    Raises:
+        InputError: no label; an unknown model, strategy, method or option; no such weights file.
+    """
+    require_labels(project)
+    FOUNDATION[resolve_name(settings.foundation.name)]
+    finetuning.read_options(settings.finetuning)
+    retraining.read_options(settings.retraining)
+    weights = settings.foundation.weights
+    if weights is not None and not Path(weights).expanduser().is_file():
+        raise InputError(f"There is no weights file '{weights}'; check foundation.weights.")

@@ -1,0 +1,142 @@
+"""What cannot be done is refused in one sentence, before a run has left anything behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from SAMSemiSegLib.command.train import train
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.project.importing import import_cases
+from SAMSemiSegLib.project.label_set import LabelSet
+from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.run.checks import check_before_start
+from SAMSemiSegLib.run.folder import RunFolder
+from SAMSemiSegLib.run.pipeline import start
+from SAMSemiSegLib.run.presets import load_settings
+from SAMSemiSegLib.run.state import run_states
+from SAMSemiSegLib.training import devices
+
+PhantomSet = Callable[..., tuple[Path, Path]]
+
+
+@pytest.fixture
+def project(tmp_path: Path, write_phantom_set: PhantomSet) -> Project:
+    images, labels = write_phantom_set(tmp_path / "scans", 2, seed=1)
+    project = Project.create(tmp_path / "project", LabelSet.parse("head=1,tail=2"))
+    import_cases(project, images, labels, 1)
+    return project
+
+
+def command(project: Project, run: str, preset: str = "tiny", *assignments: str) -> None:
+    train(project.folder, preset, list(assignments), run, "", None, False, False, False)
+
+
+@pytest.mark.parametrize(
+    "assignment, named",
+    [
+        ("retraining.method=nope", "nope"),
+        ("finetuning.strategy=nope", "nope"),
+        ("foundation.name=nope", "nope"),
+        ("foundation.weights=nope.pth", "nope.pth"),
+        ("retraining.options.nope=1", "retraining.options.nope"),
+        ("finetuning.options.rank=-3", "finetuning.options.rank"),
+    ],
+)
+def test_a_name_that_is_not_there_costs_no_run(
+    project: Project, assignment: str, named: str
+) -> None:
+    settings = load_settings("tiny", [assignment])
+    with pytest.raises(InputError, match=named) as error:
+        start(project, RunFolder(project.folder / "runs" / "a"), settings)
+    assert "\n" not in str(error.value)
+    assert not (project.folder / "runs").exists()
+
+
+def test_a_project_without_label_costs_no_run(
+    tmp_path: Path, write_phantom_set: PhantomSet
+) -> None:
+    images, _ = write_phantom_set(tmp_path / "scans", 1)
+    project = Project.create(tmp_path / "project", LabelSet.parse("head"))
+    import_cases(project, images)
+    with pytest.raises(InputError, match="label at least one"):
+        check_before_start(project, load_settings("tiny"))
+
+
+@pytest.mark.parametrize(
+    "assignment, sentence",
+    [
+        ("foo.bar=1", "no setting 'foo'; those there are: checkpoint_minutes"),
+        ("finetuning.stratgy=lora", "no setting 'finetuning.stratgy'.* strategy"),
+        ("supervised_budget.foo=1", "no setting 'supervised_budget.foo'.* minutes, steps"),
+        ("retraining.budget.steps=abc", "'retraining.budget.steps' cannot be used"),
+        ("nokey", "key=value"),
+    ],
+)
+def test_a_setting_that_is_not_there_is_told_with_those_that_are(
+    assignment: str, sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        load_settings("tiny", [assignment])
+
+
+def test_a_preset_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    for text in ("[1]", "{", ""):
+        path.write_text(text)
+        with pytest.raises(InputError, match=r"mine\.json"):
+            load_settings(str(path))
+    with pytest.raises(InputError, match="quick"):
+        load_settings("nope")
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "../a", "a.", "a ", ".a"])
+def test_a_run_stays_in_its_folder(project: Project, name: str) -> None:
+    with pytest.raises(InputError, match="cannot be the name of a run"):
+        command(project, name)
+
+
+@pytest.mark.parametrize("text", ['{"a":', '{"foo": 1}', "[1]", b"\xff\xfe"])
+def test_damaged_settings_of_a_run_are_told_on_resume_and_hide_no_other_run(
+    project: Project, text: str | bytes
+) -> None:
+    folder = RunFolder(project.folder / "runs" / "a")
+    folder.create(load_settings("tiny"))
+    RunFolder(project.folder / "runs" / "b").create(load_settings("quick"))
+    folder.config.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=r"config\.json' cannot be read") as error:
+        folder.settings()
+    assert "validation error" not in str(error.value) and "\n" not in str(error.value)
+    assert [(run.name, run.preset) for run in run_states(project.folder)] == [
+        ("a", ""),
+        ("b", "quick"),
+    ]
+
+
+def test_devices_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for device in ("cuda:1", "cuda:abc", "cpu:0"):
+        with pytest.raises(InputError, match=f"no device '{device}'"):
+            devices.make_accelerator(device)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for device in ("cuda", "mps"):
+        with pytest.raises(InputError, match="not available"):
+            devices.make_accelerator(device)
+
+
+def test_corrupt_project_file_is_one_sentence(project: Project) -> None:
+    file = project.folder / "project.json"
+    for text in (b'{"a":', b"[]", b'{"version": 2}', b"", b"\xff\xfe\x00"):
+        file.write_bytes(text)
+        with pytest.raises(InputError, match=r"project\.json'") as error:
+            command(project, "a")
+        assert "\n" not in str(error.value)
+    file.write_text(json.dumps({"version": 1, "name": "x", "label_set": {"labels": []}}))
+    assert Project.load(project.folder).cases == []
