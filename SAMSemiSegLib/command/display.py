@@ -93,7 +93,9 @@ class Display:
                 self.console.print(f"{title}: done in {_clock(seconds)}", highlight=False)
         elif kind in ("warning", "message"):
             style = "yellow" if kind == "warning" else ""
-            self.console.print(event["message"], style=style, highlight=False)
+            self.console.print(
+                event["message"], style=style, highlight=False, markup=False, soft_wrap=True
+            )
 
 
 def _clock(seconds: float) -> str:

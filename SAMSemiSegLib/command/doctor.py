@@ -58,6 +58,7 @@ def examine() -> dict[str, Any]:
     import torch
 
     from SAMSemiSegLib.foundation.weights import list_weights
+    from SAMSemiSegLib.training.memory import free_memory
 
     devices = [
         {
@@ -84,7 +85,7 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": versions,
         "devices": devices,
-        "free_memory_gb": psutil.virtual_memory().available / 2**30,
+        "free_memory_gb": free_memory() / 2**30,
         "free_disk_gb": shutil.disk_usage(Path.cwd()).free / 2**30,
         "weights": [
             {"name": row.name, "state": row.cached or f"to fetch, {row.megabytes:g} MB"}

@@ -45,8 +45,11 @@ def predict(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from SAMSemiSegLib.export.predictor import Predictor
+    from SAMSemiSegLib.training.memory import hold_to_free_memory
 
     predictor = Predictor.load(model, device)
+    if predictor.on_cpu:
+        hold_to_free_memory()
     results: list[dict[str, Any]] = []
     columns = (
         TextColumn("{task.description}"),
@@ -54,14 +57,19 @@ def predict(
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task("Segmenting", total=len(images))
         for image, target in zip(images, outputs, strict=True):
             try:
                 volumes = segment(predictor, image, target)
                 results.append({"image": str(image), "output": str(target), "milliliters": volumes})
             except InputError as error:
-                bar.console.print(str(error), style="red", highlight=False, markup=False)
+                console.print(
+                    str(error), style="red", highlight=False, markup=False, soft_wrap=True
+                )
                 results.append({"image": str(image), "output": None, "error": str(error)})
             bar.advance(task)
     _show(results, predictor.card.label_set.names, as_json)
@@ -84,7 +92,8 @@ def segment(predictor: Predictor, image: Path, target: Path) -> dict[str, float]
     from SAMSemiSegLib.volumes.reading import read_image
     from SAMSemiSegLib.volumes.writing import write_labels
 
-    advice = f"'{image.name}' is too large; close other programs, or use --device cpu."
+    other = "predict it on a larger machine" if predictor.on_cpu else "use --device cpu"
+    advice = f"'{image.name}' is too large; close other programs, or {other}."
     with memory_sentence(advice):
         volume = read_image(image)
         labels = predictor.predict(volume)

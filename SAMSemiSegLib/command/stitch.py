@@ -13,6 +13,7 @@ from SAMSemiSegLib.errors import InputError
 if TYPE_CHECKING:
     from SAMSemiSegLib.volumes.volume import Volume
 
+MOST_LABELS = 64
 MULTIPLE = 32
 """Canvas sides are multiples of this, as for all foundation models here."""
 
@@ -98,6 +99,11 @@ def _read_labels(path: Path, volume: Volume) -> tuple[Volume, str | None]:
     from SAMSemiSegLib.volumes.reading import label_values, read_labels
 
     values = list(label_values(path)) or [1]  # read_labels tells of an empty label
+    if len(values) > MOST_LABELS:
+        raise InputError(
+            f"'{path}' holds {len(values)} values, too many for labels; give the label, not the "
+            "image."
+        )
     return read_labels(path, values, volume.geometry)
 
 

@@ -27,7 +27,9 @@ def list_command(as_json: AsJson = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("name", "model", "MB", "licence", "here", box=None, header_style="bold")
+    table = Table("name", "model", "MB", box=None, header_style="bold")
+    table.add_column("licence", overflow="fold")  # an address that is cut off leads nowhere
+    table.add_column("here")
     for row in rows:
         here = "yes" if row.cached else "no"
         table.add_row(row.name, row.title, f"{row.megabytes:.0f}", row.licence, here)
@@ -50,7 +52,10 @@ def fetch_command(
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
     columns = (name, BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    # A bar in a log file is noise beside the one sentence of an error.
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task(name, total=entry.weights.size if entry.weights else None)
         path = fetch(entry, lambda done, total: bar.update(task, completed=done, total=total))
     if as_json:

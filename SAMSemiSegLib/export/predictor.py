@@ -29,12 +29,16 @@ class Predictor:
         net: (B, 1, X, Y, Z) to logits (B, K, X, Y, Z).
         card: preprocessing, window, labels.
         device: where the network runs; it is moved there.
+
+    Attributes:
+        on_cpu: whether main memory is all that a prediction needs.
     """
 
     def __init__(self, net: nn.Module, card: ModelCard, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.net = net.to(self.device).eval()
         self.card = card
+        self.on_cpu = self.device.type == "cpu"
         self._preprocessor = Preprocessor(card.plan)
 
     @classmethod
@@ -46,6 +50,7 @@ class Predictor:
             InputError: it is none of these, it is damaged, or the device is not there.
         """
         chosen = choose_device(device)
+        on_cpu = chosen.type == "cpu"
         path = _model_in(path)
         if path.is_dir():
             net, card = _load_bundle(path)
@@ -54,7 +59,9 @@ class Predictor:
             chosen = torch.device("cpu")  # tensors pass through main memory; the session has chosen
         else:
             net, card = _load_torchscript(path)
-        return cls(net, card, chosen)
+        predictor = cls(net, card, chosen)
+        predictor.on_cpu = on_cpu
+        return predictor
 
     def predict_probabilities(self, volume: Volume) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Softmax probabilities (K, X, Y, Z) on the preprocessed grid (RAS, the plan's spacing)."""
@@ -114,7 +121,12 @@ class OnnxNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         values = np.ascontiguousarray(image.detach().cpu().numpy(), dtype=np.float32)
-        (logits,) = self._session.run(["logits"], {"image": values})
+        try:
+            (logits,) = self._session.run(["logits"], {"image": values})
+        except Exception as error:  # onnxruntime's errors have no common class of their own
+            if "alloc" in str(error).lower():
+                raise MemoryError(str(error)) from error
+            raise
         return torch.from_numpy(logits)
 
 

@@ -19,6 +19,13 @@ import numpy as np
 from SAMSemiSegLib.errors import InputError
 
 NIFTI_HEADER_SIZE = 348
+META_BYTES = {
+    **dict.fromkeys(("MET_CHAR", "MET_UCHAR"), 1),
+    **dict.fromkeys(("MET_SHORT", "MET_USHORT"), 2),
+    **dict.fromkeys(("MET_INT", "MET_UINT", "MET_LONG", "MET_ULONG", "MET_FLOAT"), 4),
+    **dict.fromkeys(("MET_LONG_LONG", "MET_ULONG_LONG", "MET_DOUBLE"), 8),
+}
+"""Bytes of a voxel by MetaImage's element types."""
 
 
 def check_header(path: Path) -> None:
@@ -27,7 +34,7 @@ def check_header(path: Path) -> None:
     Files that are no image of the suffix's format pass: the reader itself will say so.
 
     Raises:
-        InputError: zero, negative or undefined spacing; truncated NIfTI file.
+        InputError: zero, negative or undefined spacing; truncated NIfTI or MetaImage file.
     """
     name = path.name.lower()
     if name.endswith((".nii", ".nii.gz")):
@@ -35,7 +42,9 @@ def check_header(path: Path) -> None:
     elif name.endswith((".nrrd", ".nhdr")):
         _check_spacing(path, _nrrd_spacing(text_header(path, b"\n\n")))
     elif name.endswith((".mha", ".mhd")):
-        _check_spacing(path, _meta_spacing(text_header(path, b"ElementDataFile")))
+        header = text_header(path, b"ElementDataFile")
+        _check_spacing(path, _meta_spacing(header))
+        _check_meta_size(path, header)
 
 
 def text_header(path: Path, end: bytes) -> str:
@@ -160,6 +169,26 @@ def _meta_spacing(header: str) -> list[float]:
         if found:
             return [_number(x) for x in found[1].split()]
     return []
+
+
+def _check_meta_size(path: Path, header: str) -> None:
+    """Refuse a MetaImage that ends before its last voxel: its library would say so beside us."""
+    fields = dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", header, re.MULTILINE))
+    with path.open("rb") as file:
+        head = file.read(1 << 20)
+    local = re.search(rb"^ElementDataFile\s*=\s*LOCAL\r?\n", head, re.MULTILINE)
+    if not local:
+        return
+    if fields.get("CompressedData", "").lower() == "true":
+        size = fields.get("CompressedDataSize", "0")
+        expected = int(size) if size.isdigit() else 0
+    else:
+        width = META_BYTES.get(fields.get("ElementType", ""), 0)
+        channels = fields.get("ElementNumberOfChannels", "1")
+        sides = [*fields.get("DimSize", "0").split(), channels]
+        expected = width * math.prod(int(n) if n.isdigit() else 0 for n in sides)
+    if path.stat().st_size - local.end() < expected:
+        raise InputError(_truncated(path))
 
 
 def _number(text: str) -> float:

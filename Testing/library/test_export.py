@@ -17,7 +17,7 @@ from SAMSemiSegLib.evaluation.scores import Scores
 from SAMSemiSegLib.export.bundle import export_bundle
 from SAMSemiSegLib.export.model_card import DataCounts, ModelCard, write_card
 from SAMSemiSegLib.export.onnx import export_onnx
-from SAMSemiSegLib.export.predictor import Predictor, choose_device
+from SAMSemiSegLib.export.predictor import OnnxNet, Predictor, choose_device
 from SAMSemiSegLib.export.torchscript import export_torchscript
 from SAMSemiSegLib.preprocessing.plan import make_plan
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
@@ -154,6 +154,19 @@ def test_pickled_code_in_a_bundle_is_never_run(exported, tmp_path):
     with pytest.raises(InputError):
         Predictor.load(tmp_path / "bundle", "cpu")
     assert not (tmp_path / "harm").exists()
+
+
+def test_onnx_without_memory_is_a_memory_error(exported):
+    """onnxruntime's own errors are of no class that says so."""
+    net = OnnxNet(exported[1], torch.device("cpu"))
+
+    class Full:
+        def run(self, names, values):
+            raise Exception("BFCArena: Failed to allocate memory for requested buffer of size 9")
+
+    net._session = Full()
+    with pytest.raises(MemoryError, match="allocate"):
+        net(torch.zeros(1, 1, 16, 16, 16))
 
 
 def test_unknown_device_is_refused():

@@ -125,6 +125,16 @@ def test_interrupted_download_goes_on(official: Path) -> None:
         server.server_close()
 
 
+def test_a_failed_fetch_leaves_no_bar_beside_the_sentence(
+    official: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    entry = entry_for(official, "http://127.0.0.1:9/weights.pth")
+    monkeypatch.setitem(FOUNDATION._entries, entry.name, entry)
+    with pytest.raises(InputError, match="could not be fetched"):
+        command.fetch_command(entry.name)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_without_network_one_sentence_says_what_to_do(official: Path) -> None:
     entry = entry_for(official, "http://127.0.0.1:9/weights.pth")
     with pytest.raises(InputError, match=r"set foundation\.weights") as caught:

@@ -13,11 +13,20 @@ from SAMSemiSegLib.command.methods import methods
 from SAMSemiSegLib.command.predict import predict
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.export.torchscript import export_torchscript
+from SAMSemiSegLib.training import memory
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return export_torchscript(make_net(), make_card(), tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(autouse=True)
+def held(monkeypatch):
+    """Calls of the limit on memory, which would stay on the process of the tests."""
+    calls = []
+    monkeypatch.setattr(memory, "hold_to_free_memory", lambda: calls.append(1))
+    return calls
 
 
 @pytest.fixture
@@ -33,10 +42,11 @@ def _invoke(command, *arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
-def test_writes_beside_the_scan_on_its_grid(model, scan):
+def test_writes_beside_the_scan_on_its_grid(model, scan, held):
     before = scan.read_bytes()
     result = _invoke(predict, model, scan, "--json", "--device", "cpu")
     assert result.exit_code == 0, result.output
+    assert held == [1]  # too little memory ends in a sentence, as in training
     (row,) = json.loads(result.stdout)["results"]
     written = sitk.ReadImage(row["output"])
     source = sitk.ReadImage(str(scan))
@@ -58,7 +68,8 @@ def test_a_bad_scan_is_named_and_the_others_are_done(model, scan, tmp_path):
     arguments = (model, bad, scan, "-o", folder, "--format", "nii.gz", "--device", "cpu")
     result = _invoke(predict, *arguments)
     assert result.exit_code == 2
-    assert "bad.nrrd" in result.stderr and "Traceback" not in result.output
+    (sentence,) = result.stderr.splitlines()  # not broken into lines, no bar
+    assert "bad.nrrd" in sentence and "Traceback" not in result.output
     assert [p.name for p in folder.iterdir()] == ["Herz ä 1_segmentation.nii.gz"]
 
 

@@ -57,6 +57,19 @@ def test_what_is_no_image_or_ends_early_is_refused(tmp_path, phantom, suffix):
     refused(path, "truncated")
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_truncated_metaimage_is_told_in_one_sentence(tmp_path, phantom, compressed, capfd):
+    """Its library would print two lines of its own beside ours."""
+    path = tmp_path / "scan.mha"
+    sitk.WriteImage(phantom[0].to_sitk(), str(path), compressed)
+    whole = path.read_bytes()
+    assert read_image(path).geometry == phantom[0].geometry
+    path.write_bytes(whole[:-10])
+    capfd.readouterr()
+    refused(path, "truncated")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_nifti_file_with_something_behind_the_image_is_whole(tmp_path, phantom):
     path = tmp_path / "scan.nii"
     write_image(path, phantom[0])
