@@ -22,6 +22,9 @@ WHOLE_CHECK_CASES = 300
 headers are, and the voxels when the cases are preprocessed."""
 
 
+PATIENT_NAMED = "The folder's name holds the patient's name, so the case is called"
+
+
 @dataclass(frozen=True)
 class ImportSummary:
     """What an import did; ``notes`` are sentences for the user."""
@@ -325,6 +328,7 @@ def _case(
     name: str | None = None,
 ) -> Case:
     """Check the files of one case, copy them if asked (noted in ``made``), and describe it."""
+    from SAMSemiSegLib.volumes.dicom import names_patient
     from SAMSemiSegLib.volumes.reading import (
         check_label_geometry,
         read_image,
@@ -343,6 +347,10 @@ def _case(
         _, note = read_labels(label, label_set.values, grid, label_set.names)
 
     identity = name or case_id(item.image.name, taken)
+    if name is None and item.image.is_dir() and names_patient(item.image):
+        # Ids stand in logs, reports and file names, which leave the house more easily than scans.
+        identity = case_id("case_1", taken)
+        note = " ".join(filter(None, (note, f"{PATIENT_NAMED} '{identity}'.")))
     image = item.image
     if copy:
         image = _copied(image, project.folder / "images", identity, made)

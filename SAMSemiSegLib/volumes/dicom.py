@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,23 @@ def is_series_folder(folder: Path) -> bool:
             if file.read(132)[128:] == b"DICM":
                 return True
     return False
+
+
+def names_patient(folder: Path) -> bool:
+    """Whether the folder's name holds a part of the name of the patient whose slices it holds."""
+    import SimpleITK as sitk
+
+    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
+    reader = sitk.ImageFileReader()
+    if not files:
+        return False
+    reader.SetFileName(files[0])
+    reader.ReadImageInformation()
+    if not reader.HasMetaDataKey("0010|0010"):
+        return False
+    # Shorter parts (initials, "Dr") would be found in any name.
+    parts = re.findall(r"[^\W\d_]{3,}", reader.GetMetaData("0010|0010").casefold())
+    return any(part in folder.resolve().name.casefold() for part in parts)
 
 
 def read_series(folder: Path) -> sitk.Image:

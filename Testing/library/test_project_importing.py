@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.project.importing import add_case, import_cases
@@ -163,3 +164,23 @@ def test_real_cases_in_the_order_of_the_literature(hippocampus_folder, project):
     fresh = Project.create(project.folder / "fresh", project.label_set)
     with pytest.raises(InputError, match="another patient"):
         add_case(fresh, images / "hippocampus_001.nii.gz", labels / "hippocampus_003.nii.gz")
+
+
+def test_a_folder_named_after_its_patient_names_no_case(dicom_folder, project, tmp_path):
+    folder = tmp_path / "Mustermann_Erika_2"
+    folder.mkdir()
+    reader, writer = sitk.ImageFileReader(), sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for path in sorted((dicom_folder / "hippocampus_crop").iterdir()):
+        reader.SetFileName(str(path))
+        reader.LoadPrivateTagsOn()
+        slice_ = reader.Execute()
+        slice_.SetMetaData("0010|0010", "MUSTERMANN^ERIKA")
+        writer.SetFileName(str(folder / path.name))
+        writer.Execute(slice_)
+    case = add_case(project, folder)
+    assert case.id == "case_1" and case.note is not None and "case_1" in case.note
+    assert "mustermann" not in case.note.lower()
+    assert add_case(project, folder, name="erika").id == "erika"  # a name that is chosen is kept
+    anonymous = dicom_folder / "hippocampus_crop"
+    assert add_case(project, anonymous).id == "hippocampus_crop"
