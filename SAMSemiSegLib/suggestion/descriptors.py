@@ -43,9 +43,9 @@ SIDE = 64
 
 INNER = (1, 2)
 """Of the quarters of each axis, those that are described, each by itself: where something lies
-counts as well as what it is, and a scan has in its middle what it was made for. On two data sets
-the distance so found follows how unlike two volumes' labels are; that of one mean over the whole
-canvas hardly does (docs/experiments.md)."""
+counts as well as what it is, and a scan has in its middle what it was made for. The distance so
+found follows how unlike two volumes' labels are better than that of one mean over the whole canvas
+(docs/experiments.md)."""
 
 VERSION = 1
 """Of the descriptor; files of another one are made anew."""

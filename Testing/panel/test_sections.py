@@ -105,6 +105,45 @@ def test_a_large_file_gets_its_picture_when_it_is_shown(openProject, monkeypatch
     assert ofFile.max() == 255 and np.array_equal(ofNode, ofFile)
 
 
+class SuggestedCases:
+    """The library's answer to ``project suggest``; the first question is still under way."""
+
+    def __init__(self, cases) -> None:
+        self._answers = [None, {"mode": "next", "cases": cases} if cases else {}]
+        self.ended = False
+
+    def poll(self):
+        return self._answers.pop(0)
+
+    def end(self) -> None:
+        self.ended = True
+
+
+def test_suggested_cases_are_selected_with_the_reason(openProject, monkeypatch):
+    asked, queries = [], []
+    cases = [{"id": "third", "why": "confidence 0.700"}]
+
+    def ask(arguments):
+        asked.append(arguments)
+        queries.append(SuggestedCases(cases))
+        return queries[-1]
+
+    monkeypatch.setattr(openProject.services, "ask", ask)
+    openProject.project.ui.suggestButton.click()
+    assert "Looking at the volumes" in openProject.ui.messageLabel.text
+    pump(lambda: "Label next: 'third' (confidence 0.700)." in openProject.ui.messageLabel.text)
+    folder = str(openProject.services.store.folder)
+    assert asked == [["project", "suggest", folder, "--count", "3"]]
+    assert openProject.project._table.selectedIds() == ["third"]
+
+    cases.clear()
+    openProject.project.ui.suggestButton.click()
+    pump(lambda: "No case can be suggested" in openProject.ui.messageLabel.text)
+    openProject.project.ui.suggestButton.click()
+    openProject.project.cleanup()
+    assert queries[-1].ended
+
+
 def test_the_library_says_what_can_be_chosen(openProject):
     ui = openProject.train.ui
     pump(lambda: ui.methodBox.count > 1)

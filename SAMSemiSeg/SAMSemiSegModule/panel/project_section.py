@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from SAMSemiSegModule.panel.case_table import CaseTable, stateTitle
 from SAMSemiSegModule.panel.section import Section
+from SAMSemiSegModule.panel.suggestion import Suggestion
 from SAMSemiSegModule.scene.candidates import Candidate, candidates, labelsOf
 from SAMSemiSegModule.scene.case_view import caseKey, markAsCase
 from SAMSemiSegModule.scene.segmentations import exportLabels
@@ -36,6 +37,7 @@ class ProjectSection(Section):
     def setup(self) -> None:
         ui = self.ui
         self._table = CaseTable(ui.caseTable, self._openCase)
+        self._suggestion = Suggestion(self.services, self._table.select)
         self._pictures: list[Any] = []
         self._timer = qt.QTimer()
         self._timer.interval = 30
@@ -47,6 +49,7 @@ class ProjectSection(Section):
         self.onClick(ui.addFolderButton, self._addFolder)
         self.onClick(ui.addDicomButton, self._addFromDicom)
         self.onClick(ui.showCaseButton, self._showSelected)
+        self.onClick(ui.suggestButton, self._suggestion.ask)
         self.onClick(ui.scoreOnlyButton, self._scoreOnly)
         self.onClick(ui.removeCaseButton, self._removeSelected)
         ui.recentBox.activated.connect(self._openRecent)
@@ -77,6 +80,7 @@ class ProjectSection(Section):
 
     def cleanup(self) -> None:
         self._timer.stop()
+        self._suggestion.end()
 
     def openFolder(self, folder: Path) -> None:
         """Open the project of a folder, and remember it."""
