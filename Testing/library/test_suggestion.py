@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -200,3 +202,42 @@ def test_on_real_scans_copies_are_alike_and_others_are_not(hippocampus_folder: P
     assert apart[0, 4] < 0.05 * apart[0, 1:4].min()
     picks = [pick.index for pick in first_to_label(points, 4)]
     assert not {0, 4} <= set(picks)
+
+
+def test_the_simulation_reveals_no_label_before_it_is_asked_for(
+    hippocampus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    benchmark = importlib.import_module("suggestion")
+    monkeypatch.setitem(
+        benchmark.DATASETS, "hippocampus", benchmark.Dataset("hippocampus", ("A", "P"), 4, 2)
+    )
+    monkeypatch.setattr(benchmark, "find_data", lambda name: hippocampus_folder)
+    monkeypatch.setattr(benchmark, "_points", lambda project: np.array([[0.0], [2], [3], [9]]))
+    trained: list[int] = []
+    train = benchmark._train
+
+    def counted(scans: list[Any], *rest: Any) -> Any:
+        trained.append(len(scans))
+        return train(scans, *rest)
+
+    monkeypatch.setattr(benchmark, "_train", counted)
+    results = tmp_path / "results.jsonl"
+
+    def simulate() -> list[dict[str, Any]]:
+        benchmark.run(
+            dataset="hippocampus", labels=[1, 2], orders=["random", "first", "rounds"], seeds=1,
+            steps=2, pool=4, results=results, workspace=tmp_path,
+        )  # fmt: skip
+        found: list[dict[str, Any]] = benchmark.read(results)
+        return found
+
+    lines = simulate()
+    assert [(line["order"], line["labels"]) for line in lines] == [
+        (order, labels) for order in ("random", "first", "rounds") for labels in (1, 2)
+    ]
+    assert all(len(line["chosen"]) == line["labels"] and 0 <= line["dice"] <= 1 for line in lines)
+    chosen = {(line["order"], line["labels"]): line["chosen"] for line in lines}
+    assert chosen["rounds", 1] == chosen["first", 1] == chosen["first", 2][:1]
+    assert len(trained) <= 5 and max(trained) == 2  # the network of both first labels is one
+    assert simulate() == lines and len(trained) <= 5
