@@ -17,6 +17,7 @@ def demo(
     folder: Path = typer.Option(Path("demo"), help="Where the project is made, anew each time."),
     preset: str = typer.Option("demo", help="Preset of the run."),
     assignments: list[str] = typer.Option([], "--set", help="One setting, as key=value."),
+    as_json: bool = typer.Option(False, "--json", help="Print the scores as JSON."),
 ) -> None:
     """Train on four labeled hippocampus scans and 24 unlabeled ones; score on 12 others.
 
@@ -34,7 +35,7 @@ def demo(
             raise InputError(f"'{project_folder}' is not a demo's project; name another --folder.")
         shutil.rmtree(project_folder)
     images, labels, order, about = _scans(folder)
-    print(about)
+    typer.echo(about, err=as_json)
     names = order.read_text(encoding="utf-8").split()
     label_set = LabelSet(
         labels=[
@@ -65,10 +66,10 @@ def demo(
         seed=None,
         resume=False,
         stop_with_parent=False,
-        as_json=False,
+        as_json=as_json,
     )
     picture = project_folder / "runs" / "demo" / "pseudolabels" / f"{names[LABELED]}.png"
-    print(f"Picture: {picture}")
+    typer.echo(f"Picture: {picture}", err=as_json)
 
 
 def find_data(name: str) -> Path | None:

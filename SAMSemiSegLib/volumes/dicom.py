@@ -53,6 +53,7 @@ def read_series(folder: Path) -> sitk.Image:
 
     if not folder.exists():
         raise InputError(f"There is no folder '{folder}'; check the path.")
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ours are the sentences
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)) if any(folder.iterdir()) else ()
     if not series:
         raise InputError(

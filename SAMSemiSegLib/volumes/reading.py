@@ -11,7 +11,7 @@ import numpy as np
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.volumes import dicom, segmentation
 from SAMSemiSegLib.volumes.grids import check_same_patient, describe_resampling, same_grid
-from SAMSemiSegLib.volumes.headers import check_header, nonfinite_voxels
+from SAMSemiSegLib.volumes.headers import check_compressed, check_header, nonfinite_voxels
 from SAMSemiSegLib.volumes.volume import Geometry, Volume
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ def _open(path: Path, segmentation_allowed: bool = False) -> sitk.ImageFileReade
     if path.stat().st_size == 0:
         raise InputError(f"'{path}' is not an image: the file is empty; copy or export it again.")
     check_header(path)
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ours are the sentences
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -186,6 +187,7 @@ def _read(path: Path, segmentation_allowed: bool = False) -> sitk.Image:
     if path.is_dir() and not segmentation_allowed:
         return dicom.read_series(path)
     reader = _open(path, segmentation_allowed)
+    check_compressed(path)
     try:
         image = reader.Execute()
     except RuntimeError as error:

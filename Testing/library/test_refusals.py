@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from SAMSemiSegLib.command.demo import demo
 from SAMSemiSegLib.command.train import train
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.project.importing import import_cases
@@ -140,3 +141,17 @@ def test_corrupt_project_file_is_one_sentence(project: Project) -> None:
         assert "\n" not in str(error.value)
     file.write_text(json.dumps({"version": 1, "name": "x", "label_set": {"labels": []}}))
     assert Project.load(project.folder).cases == []
+
+
+def test_the_demo_prints_only_json_when_asked(
+    hippocampus_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("SAMSEMISEG_DATA", str(hippocampus_folder.parent))
+    monkeypatch.setattr("SAMSemiSegLib.command.train.train", lambda *_, as_json, **__: print("{}"))
+    demo(tmp_path, "tiny", [], True)
+    said = capsys.readouterr()
+    assert said.out == "{}\n" and "CC BY-SA" in said.err
+    assert len(Project.load(tmp_path / "project").labeled) == 4

@@ -70,6 +70,38 @@ def test_a_truncated_metaimage_is_told_in_one_sentence(tmp_path, phantom, compre
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("suffix", [".nrrd", ".nii.gz", ".mha"])
+def test_compressed_voxels_that_were_damaged_are_told(tmp_path, phantom, suffix, capfd):
+    """The readers give what they could unpack, without a word or with one of their own."""
+    path = tmp_path / f"scan{suffix}"
+    sitk.WriteImage(phantom[0].to_sitk(), str(path), True)
+    assert read_image(path).geometry == phantom[0].geometry
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[len(whole) * 2 // 3] ^= 0x55
+    path.write_bytes(damaged)
+    capfd.readouterr()
+    refused(path, "damaged")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_nothing_but_the_sentence_is_said_of_odd_headers(tmp_path, phantom, capfd):
+    path = tmp_path / "scan.nii"
+    write_image(path, phantom[0])
+    whole = path.read_bytes()
+    capfd.readouterr()
+    for place, value in ((70, struct.pack("<h", 99)), (280, struct.pack("<f", 3.0))):
+        path.write_bytes(whole[:place] + value + whole[place + len(value) :])
+        if place == 70:
+            refused(path, "voxel type 99")
+        else:
+            read_image(path)  # an sform of another scale: the qform counts
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").write_text("no slice")
+    refused(tmp_path / "folder", "no DICOM slices")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_nifti_file_with_something_behind_the_image_is_whole(tmp_path, phantom):
     path = tmp_path / "scan.nii"
     write_image(path, phantom[0])
