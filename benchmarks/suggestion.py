@@ -2,6 +2,7 @@
 
     python benchmarks/suggestion.py run --dataset hippocampus --labels 1 4 --seeds 5
     python benchmarks/suggestion.py table
+    python benchmarks/suggestion.py agreement --dataset la
 
 A person is simulated who labels volumes in one of three orders: at random; the suggested first
 ones; or in rounds, where the first suggestion is followed by suggestions made with the confidence
@@ -26,14 +27,17 @@ import numpy as np
 import torch
 import typer
 from accuracy import DATASETS, Dataset, read, show
+from scipy.stats import spearmanr
 
 from SAMSemiSegLib.atomic import write_text
 from SAMSemiSegLib.augmentation.augmentation import Augmentation
 from SAMSemiSegLib.command.demo import find_data
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.foundation.weights import load_model
+from SAMSemiSegLib.preprocessing.orientation import Orientation
 from SAMSemiSegLib.preprocessing.plan import make_plan
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
+from SAMSemiSegLib.preprocessing.resampling import resample
 from SAMSemiSegLib.project.case import Case
 from SAMSemiSegLib.project.importing import import_cases
 from SAMSemiSegLib.project.label_set import LabelSet
@@ -55,13 +59,14 @@ from SAMSemiSegLib.suggestion.choice import first_to_label, next_to_label
 from SAMSemiSegLib.suggestion.descriptors import descriptors_of
 from SAMSemiSegLib.training.losses import segmentation_loss
 from SAMSemiSegLib.training.randomness import generator, seed_torch
-from SAMSemiSegLib.volumes.reading import read_image, read_labels
+from SAMSemiSegLib.volumes.reading import read_image, read_image_geometry, read_labels
 from SAMSemiSegLib.volumes.volume import Volume
 
 Array = np.ndarray[Any, Any]
 
 RESULTS = Path(__file__).parent / "results" / "suggestion.jsonl"
 ORDERS = ("random", "first", "rounds")
+BOX = (32, 32, 16)
 SCALE = {"hippocampus": 0.5, "la": 0.25}
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
@@ -98,7 +103,7 @@ def run(
     """Train after each number of labels, for each order and seed; lines that are there stay."""
     project = _project(DATASETS[dataset], pool, workspace)
     preprocessor, scans, evaluation = _read(project, SCALE[dataset])
-    points = _points(project)
+    points = _points(project, project.unlabeled)
     results.parent.mkdir(parents=True, exist_ok=True)
     for seed in range(seeds):
         # The first labels are the same in two of the orders, and so are their networks.
@@ -155,6 +160,33 @@ def table(results: Path = typer.Argument(RESULTS), markdown: bool = False) -> No
     show(("Set", "Labels", "Order", "Dice %", "Worst order", "Over random"), rows, markdown)
 
 
+@app.command()
+def agreement(
+    dataset: str = typer.Option(..., help="la or hippocampus."),
+    pool: int = typer.Option(64, help="As of run."),
+    workspace: Path = typer.Option(Path("benchmarks/runs"), help="Project with the descriptors."),
+) -> None:
+    """Spearman's correlation of two volumes' distance with the Dice of their labels, each volume
+    brought to the same box, over all pairs of evaluation cases: the descriptors' only test."""
+    project = _project(DATASETS[dataset], pool, workspace)
+    masks = []
+    for case in project.evaluation:
+        assert case.reference is not None
+        grid = read_image_geometry(project.path(case.image))
+        label, _ = read_labels(project.path(case.reference), project.label_set.values, grid)
+        array = Orientation.of(grid).forward(label.array)
+        channels = range(1, project.label_set.channels)
+        masks.append([(resample(array == k, BOX) > 0.5).ravel() for k in channels])
+    inside = np.array(masks, dtype=np.float32)  # (n, C, voxels)
+    shared = np.einsum("icv,jcv->ijc", inside, inside)
+    volume = inside.sum(2)
+    dice = (2 * shared / (volume[:, None] + volume[None])).mean(2)
+    pairs = np.triu_indices(len(inside), 1)
+    points = _points(project, project.evaluation)
+    distance = np.linalg.norm(points[:, None] - points[None], axis=2)
+    print(f"{dataset}: {spearmanr(distance[pairs], dice[pairs]).statistic:.2f}")
+
+
 def _project(dataset: Dataset, pool: int, workspace: Path) -> Project:
     """The pool unlabeled, with references; the evaluation cases."""
     folder = workspace / f"suggestion-{dataset.name}-{pool}"
@@ -201,12 +233,11 @@ def _read(project: Project, scale: float) -> tuple[Preprocessor, list[Scan], lis
     )
 
 
-def _points(project: Project) -> Array:
+def _points(project: Project, cases: Sequence[Case]) -> Array:
+    """(n, d) descriptors."""
     settings = FoundationSettings(name="lite_medsam")
-    found, _ = descriptors_of(
-        project, project.unlabeled, lambda: load_model(settings), settings.name
-    )
-    return np.stack([found[case.id] for case in project.unlabeled]).astype(np.float64)
+    found, _ = descriptors_of(project, cases, lambda: load_model(settings), settings.name)
+    return np.stack([found[case.id] for case in cases]).astype(np.float64)
 
 
 def _choose(

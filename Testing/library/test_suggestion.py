@@ -213,7 +213,7 @@ def test_the_simulation_reveals_no_label_before_it_is_asked_for(
         benchmark.DATASETS, "hippocampus", benchmark.Dataset("hippocampus", ("A", "P"), 4, 2)
     )
     monkeypatch.setattr(benchmark, "find_data", lambda name: hippocampus_folder)
-    monkeypatch.setattr(benchmark, "_points", lambda project: np.array([[0.0], [2], [3], [9]]))
+    monkeypatch.setattr(benchmark, "_points", lambda *_: np.array([[0.0], [2], [3], [9]]))
     trained: list[int] = []
     train = benchmark._train
 
