@@ -49,9 +49,7 @@ def evaluate(
             try:
                 _score(row, predict, case, project, preprocessor, scores)
             except InputError as error:
-                # By its id alone: events, log and report hold no path, which may name a patient.
-                reference = str(project.path(project.case(case.id).reference or ""))
-                reason = str(error).replace(reference, f"{case.id} (reference)")
+                reason = project.without_paths(str(error))
                 context.events.warning(f"The case '{case.id}' is not scored: {reason}")
         context.events.progress(number, len(scored))
     if context.accelerator.num_processes > 1:

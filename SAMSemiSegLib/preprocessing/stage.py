@@ -120,8 +120,7 @@ def prepare(
             except InputError as error:
                 if part == "labeled":
                     raise
-                # By its id alone: events, log and report hold no path, which may name a patient.
-                reason = str(error).replace(str(project.path(case.image)), case.id)
+                reason = project.without_paths(str(error))
                 context.events.warning(f"The case '{case.id}' is left out: {reason}")
         context.events.progress(number, len(parts))
     context.wait()
@@ -131,13 +130,15 @@ def prepare(
 
 
 def _volumes(project: Project, cases: list[Case], context: Context) -> Iterator[Volume]:
-    """The volumes of the cases one by one, those that cannot be read passed over."""
+    """The volumes of the cases one by one; unlabeled ones that cannot be read are passed over."""
     step = max(1, len(cases) // FINGERPRINT_CASES)
     for case in itertools.islice(cases, 0, None, step):
         context.cancellation.check()
         try:
             yield read_image(project.path(case.image))
         except InputError:
+            if case.trainable:
+                raise
             # Said, with the reason, when the case itself is prepared.
             continue
 
@@ -161,7 +162,9 @@ def _prepare_case(
             project.path(case.label), values, volume.geometry, project.label_set.names
         )
         if note:
-            context.events.message(f"{case.id}: {note}")
+            # The case's id says which; a file's name may be a patient's.
+            told = note.replace(f"The label '{Path(case.label).name}'", "The label")
+            context.events.message(f"{case.id}: {told}")
         _save(folder / "labels.npy", preprocessor.labels(labels))
     _save(folder / "image.npy", preprocessor.image(volume))
     geometry = volume.geometry

@@ -149,6 +149,15 @@ class Project(BaseModel):
         except ValueError:
             return str(absolute)
 
+    def without_paths(self, text: str) -> str:
+        """A sentence about a case's file with the case's id in place of the path, which may name a
+        patient: for logs, events and reports."""
+        for case in self.cases:
+            for kind in ("image", "label", "reference"):
+                if stored := getattr(case, kind):
+                    text = text.replace(str(self.path(stored)), f"{case.id} ({kind})")
+        return text
+
     def replace(self, case: Case) -> None:
         """Put ``case`` where the case of its id was."""
         self.cases[[c.id for c in self.cases].index(case.id)] = case

@@ -99,9 +99,10 @@ def start(
             folder.write_manifest(_manifest(folder))
         return scores if main else None
     except UserError as error:
-        log.error("%s", error)
+        told = project.without_paths(str(error))
+        log.error("%s", told)
         with contextlib.suppress(OSError):  # the disk may be what is full
-            events.emit("error", message=str(error))
+            events.emit("error", message=told)
         raise
     except Exception as error:
         if not (isinstance(error, OSError) and is_disk_full(error)):

@@ -7,19 +7,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import SimpleITK as sitk
 
 from SAMSemiSegLib.command.demo import demo
 from SAMSemiSegLib.command.train import train
 from SAMSemiSegLib.errors import InputError
-from SAMSemiSegLib.project.importing import import_cases
+from SAMSemiSegLib.preprocessing.stage import prepare
+from SAMSemiSegLib.project.importing import add_case, import_cases
 from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.run.cancellation import Cancellation
 from SAMSemiSegLib.run.checks import check_before_start
+from SAMSemiSegLib.run.events import Events
 from SAMSemiSegLib.run.folder import RunFolder
 from SAMSemiSegLib.run.pipeline import start
 from SAMSemiSegLib.run.presets import load_settings
+from SAMSemiSegLib.run.settings import PreprocessingSettings
 from SAMSemiSegLib.run.state import run_states
 from SAMSemiSegLib.training import devices
+from SAMSemiSegLib.training.context import Context
 
 PhantomSet = Callable[..., tuple[Path, Path]]
 
@@ -155,3 +161,40 @@ def test_the_demo_prints_only_json_when_asked(
     said = capsys.readouterr()
     assert said.out == "{}\n" and "CC BY-SA" in said.err
     assert len(Project.load(tmp_path / "project").labeled) == 4
+
+
+def test_what_a_run_writes_down_holds_no_path_of_a_scan(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path may name a patient; the person at the screen is told it, the files are not."""
+    monkeypatch.setattr("SAMSemiSegLib.run.pipeline.hold_to_free_memory", lambda: None)
+    monkeypatch.setattr("SAMSemiSegLib.run.cancellation.Cancellation.start", lambda _: None)
+    project.path(project.labeled[0].image).write_text("no image")
+    project.path(project.unlabeled[0].image).write_text("no image")
+    folder = RunFolder(project.folder / "runs" / "a")
+    case = project.labeled[0]
+    with pytest.raises(InputError, match=Path(case.image).name):
+        start(project, folder, load_settings("tiny", device="cpu"))
+    for name in ("log.txt", "events.jsonl"):
+        written = (folder / name).read_text(encoding="utf-8")
+        assert f"'{case.id} (image)' is not an image" in written
+        assert str(Path(case.image).parent) not in written
+
+
+def test_a_resampled_label_is_said_in_a_run_without_its_file_name(
+    tmp_path: Path, write_phantom_set: PhantomSet
+) -> None:
+    images, labels = write_phantom_set(tmp_path / "scans", 1)
+    image, label = next(images.iterdir()), next(labels.iterdir())
+    whole = sitk.ReadImage(str(label))
+    coarse = sitk.Shrink(whole, [2, 2, 1])
+    sitk.WriteImage(coarse, str(tmp_path / "Mustermann.nrrd"))
+    project = Project.create(tmp_path / "project", LabelSet.parse("head=1,tail=2"))
+    case = add_case(project, image, tmp_path / "Mustermann.nrrd")
+    assert case.note is not None and "resampled" in case.note
+    events: list[str] = []
+    stage = Events(None, (lambda event: events.append(event.get("message", "")),))
+    context = Context(devices.make_accelerator("cpu"), stage, Cancellation(tmp_path / "cancel"))
+    prepare(project, PreprocessingSettings(), tmp_path / "preprocessed", context)
+    said = " ".join(events)
+    assert f"{case.id}: The label lies on another grid" in said and "Mustermann" not in said
