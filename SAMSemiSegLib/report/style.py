@@ -32,7 +32,7 @@ p.hint, figcaption { color: var(--soft); font-size: 14px; }
   margin: 26px 0 6px; }
 .tile { background: var(--panel); border: 1px solid var(--line); border-radius: 10px;
   padding: 14px 16px 12px; }
-.tile b { display: block; font-size: 27px; font-weight: 620; line-height: 1.15;
+.tile b { display: block; font-size: 24px; white-space: nowrap; font-weight: 620; line-height: 1.15;
   font-variant-numeric: tabular-nums; }
 .tile span { color: var(--soft); font-size: 13.5px; }
 .panel { background: var(--panel); border: 1px solid var(--line); border-radius: 10px;
