@@ -42,6 +42,19 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
+def _strategy_title(name: str) -> str:
+    """What people call it; its name, where a later version no longer has it."""
+    from SAMSemiSegLib.finetuning.strategy import STRATEGIES
+
+    return STRATEGIES[name].title if name in STRATEGIES else name
+
+
+def _method_title(name: str) -> str:
+    from SAMSemiSegLib.retraining.ssl.method import METHODS
+
+    return METHODS[name].title if name in METHODS else name
+
+
 def summary_sentences(material: Material) -> list[str]:
     """What was done and what came out, as far as the run has come."""
     sentences = []
@@ -55,14 +68,14 @@ def summary_sentences(material: Material) -> list[str]:
             "The foundation model" if model in (None, "auto") else f"The foundation model {model}"
         )
         volumes = count(labeled, "labeled volume") if labeled else "the labeled volumes"
-        sentences.append(f"{name} was adapted to {volumes} ({strategy}).")
+        sentences.append(f"{name} was adapted to {volumes} ({_strategy_title(strategy)}).")
     if material.pseudo_scores:
         sentences.append(
             f"It wrote pseudo-labels for {count(len(material.pseudo_scores), 'unlabeled volume')}."
         )
     if method and _began(material, "retraining"):
         with_labels = " with the pseudo-labels" if material.pseudo_scores else ""
-        sentences.append(f"A V-Net was then trained{with_labels} ({method}).")
+        sentences.append(f"A V-Net was then trained{with_labels} ({_method_title(method)}).")
     if material.selections:
         rounds = count(len(material.selections), "further round")
         chosen = [sum(j.confident for j in s.values()) for s in material.selections.values()]
