@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from SAMSemiSegLib.errors import DiskFullError
+from SAMSemiSegLib.errors import DiskFullError, UserError
+
+FULL = 1 << 20
+"""A write that fails with fewer bytes free than this failed for want of space."""
 
 
 @contextmanager
@@ -28,8 +32,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
-    except OSError as error:
-        if is_disk_full(error):
+    except Exception as error:
+        # torch, safetensors and onnx tell of a full disk in errors of their own, in many words.
+        full = isinstance(error, OSError) and is_disk_full(error)
+        if full or (not isinstance(error, UserError) and _free(path.parent) < FULL):
             raise DiskFullError(
                 f"The disk is full, so '{path.name}' in '{path.parent}' could not be written; free "
                 "some space and continue with --resume (what was saved before is whole)."
@@ -37,6 +43,13 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _free(folder: Path) -> int:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return FULL
 
 
 def is_disk_full(error: OSError) -> bool:

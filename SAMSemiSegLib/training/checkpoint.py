@@ -15,13 +15,7 @@ def save_checkpoint(path: Path, contents: dict[str, Any]) -> None:
     import torch
 
     with replacing(path) as temporary:
-        try:
-            torch.save(contents, temporary)
-        except RuntimeError as error:
-            # torch reports a full disk as a RuntimeError without its error number.
-            if "write" in str(error).lower():
-                raise OSError(28, "No space left on device") from error
-            raise
+        torch.save(contents, temporary)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import SimpleITK as sitk
 
+from SAMSemiSegLib.atomic import replacing
 from SAMSemiSegLib.command.demo import demo
 from SAMSemiSegLib.command.train import train
-from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.errors import DiskFullError, InputError
 from SAMSemiSegLib.preprocessing.stage import prepare
 from SAMSemiSegLib.project.importing import add_case, import_cases
 from SAMSemiSegLib.project.label_set import LabelSet
@@ -198,3 +200,24 @@ def test_a_resampled_label_is_said_in_a_run_without_its_file_name(
     prepare(project, PreprocessingSettings(), tmp_path / "preprocessed", context)
     said = " ".join(events)
     assert f"{case.id}: The label lies on another grid" in said and "Mustermann" not in said
+
+
+def test_a_full_disk_is_known_whatever_the_writer_calls_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "kept.bin"
+    path.write_text("old")
+
+    def write(free: int) -> None:
+        usage = shutil.disk_usage(tmp_path)._replace(free=free)
+        monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("unexpected pos 5856576 vs 5856468")
+
+    with pytest.raises(RuntimeError, match="unexpected pos"):
+        write(free=1 << 30)
+    monkeypatch.undo()
+    with pytest.raises(DiskFullError, match=r"kept\.bin"):
+        write(free=4096)
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["kept.bin"]
