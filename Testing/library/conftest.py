@@ -1,5 +1,6 @@
 """Fixtures that read as sentences, and a calm number of threads."""
 
+import locale
 import os
 
 # Before numpy or torch are imported: tests share few cores, and small arrays gain nothing.
@@ -7,7 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ import pytest
 from SAMSemiSegLib.project.phantoms import make_phantom as make_one
 from SAMSemiSegLib.project.phantoms import write_phantoms
 from SAMSemiSegLib.volumes.volume import Shape, Volume
+
+
+@pytest.fixture(autouse=True)
+def same_locale() -> Iterator[None]:
+    """ITK's DICOM writer leaves the process with the locale C, in which Python reads ASCII."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield
+    locale.setlocale(locale.LC_ALL, before)
 
 
 @pytest.fixture(scope="session")
