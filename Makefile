@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml
 	  else $(BIN)/pip install -q torch==2.13.0 || $(BIN)/pip install -q torch; fi
 	$(BIN)/pip install -q -e ".[test]"
 	# Slicer's own MRML and Qt, for the module's tests; there are no wheels for every platform.
-	$(BIN)/pip install -q "samsemiseg[slicer-test] @ file://$(CURDIR)" 2>/dev/null || \
+	$(BIN)/pip install -q -e ".[slicer-test]" 2>/dev/null || \
 	  echo "slicer-core or PySide6 is missing: the module's tests will be skipped"
 	touch $(STAMP)
 

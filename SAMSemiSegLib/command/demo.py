@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import typer
 
 from SAMSemiSegLib.errors import InputError
+
+log = logging.getLogger(__name__)
 
 LABELED, UNLABELED, EVALUATION = 4, 24, 12
 
@@ -121,6 +124,7 @@ def _download(folder: Path) -> Path | None:
                 hash_val=DecathlonDataset.md5[name],
                 progress=False,
             )
-        except (OSError, RuntimeError):
+        except Exception as error:  # MONAI raises plain ones too
+            log.info("The hippocampus archive could not be downloaded: %s", error)
             return None
     return target
