@@ -58,6 +58,7 @@ def examine() -> dict[str, Any]:
     import torch
 
     from SAMSemiSegLib.foundation.weights import list_weights
+    from SAMSemiSegLib.training.devices import has_fast_bf16
     from SAMSemiSegLib.training.memory import free_memory
 
     devices = [
@@ -65,7 +66,7 @@ def examine() -> dict[str, Any]:
             "name": "cpu",
             "about": f"{psutil.cpu_count(logical=False) or psutil.cpu_count()} cores, "
             f"{torch.get_num_threads()} threads, "
-            f"bf16 {'fast' if torch.cpu._is_amx_tile_supported() else 'not used'}",
+            f"bf16 {'fast' if has_fast_bf16() else 'not used'}",
         }
     ]
     for index in range(torch.cuda.device_count()):

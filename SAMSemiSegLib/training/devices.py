@@ -24,6 +24,7 @@ def make_accelerator(device: str = "auto", mixed_precision: str = "auto") -> Acc
     """
     import torch
     from accelerate import Accelerator, InitProcessGroupKwargs
+    from accelerate.state import AcceleratorState
 
     kind, _, index = device.partition(":")
     if kind not in ("auto", "cpu", "cuda", "mps"):
@@ -44,6 +45,8 @@ def make_accelerator(device: str = "auto", mixed_precision: str = "auto") -> Acc
                 "there is."
             )
         torch.cuda.set_device(int(index))
+    # A second run in one process (a notebook, a test) may want another device or number format.
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     # One process waits for another's evaluation or export; that may take long.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))
     return Accelerator(
@@ -64,7 +67,16 @@ def _number_format(kind: str) -> str:
 
     if kind == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if kind == "cpu" and os.environ.get("SAMSEMISEG_CPU_BF16", "auto") != "0":
-        # bf16 pays on a processor only with matrix instructions for it; elsewhere it is slower.
-        return "bf16" if torch.cpu._is_amx_tile_supported() else "no"
-    return "no"
+    return "bf16" if kind == "cpu" and has_fast_bf16() else "no"
+
+
+def has_fast_bf16() -> bool:
+    """Whether this processor has instructions for bf16 (AMX or AVX-512 BF16); on others it is
+    slower than float32. The environment variable ``SAMSEMISEG_CPU_BF16=0`` switches it off."""
+    import torch
+
+    if os.environ.get("SAMSEMISEG_CPU_BF16", "auto") == "0":
+        return False
+    # Torch's own names for it are not public: one that is gone counts as no.
+    known = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in known)
