@@ -21,6 +21,7 @@ from SAMSemiSegLib.foundation.model import FoundationModel
 from SAMSemiSegLib.run.settings import Positive, PseudoLabelSettings, StitchingSettings
 from SAMSemiSegLib.stitching.layout import Slab, plan_slabs
 from SAMSemiSegLib.training.progress import Progress
+from SAMSemiSegLib.volumes.volume import shape_of
 
 MAX_UPSCALE = 4
 
@@ -102,7 +103,7 @@ class CanvasStrategy(FinetuningStrategy):
         """
         assert sample.labels is not None
         image, labels = sample.image, sample.labels
-        shape = (image.shape[0], image.shape[1], image.shape[2])
+        shape = shape_of(image)
         factor = self.upscale_factor(shape, self.stitching)
         settings = with_budget(self.stitching, factor)
         offset = int(torch.randint(settings.start_offset + 1, ()).item())
@@ -132,7 +133,7 @@ class CanvasStrategy(FinetuningStrategy):
             mirrored += [(axis,) for axis in self.mirror_axes]
         total: Tensor | None = None
         count = 0
-        shape = (image.shape[0], image.shape[1], image.shape[2])
+        shape = shape_of(image)
         for axis in axes:
             stitching = self.stitching.model_copy(update={"axis": axis})
             for offset in self.offsets(shape, stitching, settings.offsets):

@@ -13,16 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from SAMSemiSegLib.finetuning.canvases import CanvasStrategy, with_budget
 from SAMSemiSegLib.finetuning.prototypes import Prototypes, class_prototypes, class_similarity
 from SAMSemiSegLib.finetuning.slices import collect_slices, lay_out_slices, slice_layout
-from SAMSemiSegLib.finetuning.stitched import StitchedStrategy
 from SAMSemiSegLib.finetuning.strategy import Sample
-from SAMSemiSegLib.run.settings import StitchingSettings
-from SAMSemiSegLib.stitching.layout import plan_slabs
 from SAMSemiSegLib.stitching.slabs import predict_in_slabs
 from SAMSemiSegLib.stitching.stitch import stitch
 from SAMSemiSegLib.training.losses import IGNORE
-from SAMSemiSegLib.volumes.volume import Shape
+from SAMSemiSegLib.volumes.volume import shape_of
 
 
 @dataclass(frozen=True)
@@ -34,12 +32,12 @@ class Likeness:
         prototypes: of the labeled volumes.
     """
 
-    strategy: StitchedStrategy
+    strategy: CanvasStrategy
     prototypes: Prototypes
 
     @staticmethod
     @torch.no_grad()
-    def of(strategy: StitchedStrategy, labeled: Sequence[Sample]) -> Likeness:
+    def of(strategy: CanvasStrategy, labeled: Sequence[Sample]) -> Likeness:
         """From labeled volumes as they are, without augmentation."""
         parts = [
             class_prototypes(strategy.encode(canvas, factor), target, strategy.channels)
@@ -56,8 +54,8 @@ class Likeness:
             image: (X, Y, Z) preprocessed gray values.
             probabilities: (K, X, Y, Z) of the model.
         """
-        strategy = self.strategy
-        shape, factor = _shape_and_factor(strategy, image)
+        strategy, shape = self.strategy, shape_of(image)
+        factor = strategy.upscale_factor(shape, strategy.stitching)
 
         def similarity(canvas: Tensor) -> Tensor:
             size = (canvas.shape[-2], canvas.shape[-1])
@@ -72,38 +70,29 @@ class Likeness:
         else:
             similarities = predict_in_slabs(
                 image,
-                _with_budget(strategy.stitching, factor),
+                with_budget(strategy.stitching, factor),
                 strategy.side_multiple(factor),
                 similarity,
+                strategy.options.slab_overlap,
             )
         return (similarities.argmax(0) == probabilities.to(image.device).argmax(0)).float()
 
 
-def _canvases(strategy: StitchedStrategy, sample: Sample) -> Iterator[tuple[Tensor, Tensor, int]]:
+def _canvases(strategy: CanvasStrategy, sample: Sample) -> Iterator[tuple[Tensor, Tensor, int]]:
     """All canvases (1, 1, H, W) of a labeled volume with labels (1, H, W) and enlargement."""
     assert sample.labels is not None
-    shape, factor = _shape_and_factor(strategy, sample.image)
-    settings, multiple = strategy.stitching, strategy.side_multiple(factor)
+    shape, settings = shape_of(sample.image), strategy.stitching
+    factor = strategy.upscale_factor(shape, settings)
     fill = float(sample.image.min())
     if strategy.single_slices:
-        layout = slice_layout(shape, settings, multiple)
+        layout = slice_layout(shape, settings, strategy.side_multiple(factor))
         images = lay_out_slices(sample.image, layout, fill)
         targets = lay_out_slices(sample.labels, layout, IGNORE)
         for image, target in zip(images, targets, strict=True):
             yield image[None, None], target[None], factor
         return
-    for slab in plan_slabs(shape, _with_budget(settings, factor), multiple):
+    for slab in strategy.slabs_of(shape, with_budget(settings, factor), factor, 0):
         start, length = slab.start, slab.stop - slab.start
         image = stitch(sample.image.narrow(settings.axis, start, length), slab.layout, fill)
         target = stitch(sample.labels.narrow(settings.axis, start, length), slab.layout, IGNORE)
         yield image[None, None], target[None], factor
-
-
-def _shape_and_factor(strategy: StitchedStrategy, image: Tensor) -> tuple[Shape, int]:
-    shape = (image.shape[0], image.shape[1], image.shape[2])
-    return shape, strategy.upscale_factor(shape, strategy.stitching)
-
-
-def _with_budget(settings: StitchingSettings, factor: int) -> StitchingSettings:
-    """The pixel budget is that of the enlarged canvas."""
-    return settings.model_copy(update={"max_pixels": max(1, settings.max_pixels // factor**2)})

@@ -6,8 +6,15 @@ it once.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor
+
+from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy, Sample
+from SAMSemiSegLib.foundation.model import FoundationModel
+from SAMSemiSegLib.run.settings import Positive, StitchingSettings
+from SAMSemiSegLib.training.progress import Progress
 
 MOST_BYTES = 256 * 2**20
 """What is kept at most; the oldest makes room. A canvas of 670 x 480 pixels takes 10 MB with
@@ -63,6 +70,57 @@ class Replay:
                 rest[key] = tensor
         self._entries = [entries[number] for number in sorted(entries)]
         return rest
+
+
+class ReplayOptions(FinetuningStrategy.Options):
+    """Settings of strategies with a frozen encoder."""
+
+    replay: Positive = 4
+    """A new augmented canvas is encoded every so many steps; between them, remembered ones are
+    drawn. 1: a new one in every step."""
+
+
+class ReplayStrategy(FinetuningStrategy):
+    """Base, beside one that encodes canvases, of the strategies that leave the encoder frozen."""
+
+    options: ReplayOptions
+
+    def __init__(
+        self,
+        foundation: FoundationModel,
+        channels: int,
+        stitching: StitchingSettings,
+        options: FinetuningStrategy.Options,
+    ) -> None:
+        super().__init__(foundation, channels, stitching, options)
+        self._replay = Replay()
+
+    @abstractmethod
+    def encoded(self, sample: Sample) -> Entry:
+        """What is kept of a labeled volume: embedding, labels, and whatever else a step wants."""
+
+    def seen(self, sample: Sample, progress: Progress) -> Entry:
+        """This volume, encoded now; or, in most steps, one seen before."""
+        if progress.step % self.options.replay == 0 or not len(self._replay):
+            with torch.no_grad():
+                return self._replay.add(self.encoded(sample))
+        return self._replay.draw()
+
+    @property
+    def period(self) -> int:
+        """One step in ``replay`` passes through the encoder."""
+        return self.options.replay
+
+    def trainable_state_dict(self) -> dict[str, Tensor]:
+        """Also the remembered embeddings, so that a resumed run draws from the same."""
+        return super().trainable_state_dict() | self._replay.state()
+
+    def load_trainable_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Load what :meth:`trainable_state_dict` gave."""
+        rest = self._replay.load(state, next(self.parameters()).device)
+        kept, self._replay = self._replay, Replay()
+        super().load_trainable_state_dict(rest)
+        self._replay = kept
 
 
 def _bytes(entry: Entry) -> int:

@@ -19,6 +19,7 @@ from SAMSemiSegLib.stitching.slabs import predict_in_slabs
 from SAMSemiSegLib.stitching.stitch import stitch
 from SAMSemiSegLib.training.losses import IGNORE, segmentation_loss
 from SAMSemiSegLib.training.progress import Progress
+from SAMSemiSegLib.volumes.volume import shape_of
 
 
 class StitchedOptions(CanvasOptions):
@@ -97,7 +98,7 @@ class StitchedStrategy(CanvasStrategy):
 
     def volume_maps(self, image: Tensor, settings: StitchingSettings, offset: int) -> Tensor:
         """Maps (C, X, Y, Z) of a volume (X, Y, Z) seen along ``settings.axis``."""
-        factor = self.upscale_factor((image.shape[0], image.shape[1], image.shape[2]), settings)
+        factor = self.upscale_factor(shape_of(image), settings)
         return predict_in_slabs(
             image,
             with_budget(settings, factor),

@@ -75,6 +75,13 @@ class FoundationModel(nn.Module, ABC):
         encoding: Tensor = self.prompt_encoder.pe_layer((height, width))  # type: ignore[operator]
         return encoding.unsqueeze(0)
 
+    def context_of(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """What a mask decoder asks beside an embedding (B, 256, h, w): the encoding (1, 256, h, w)
+        of its places, and the embedding (256,) of "there is no mask prompt"."""
+        places = self.position_encoding(embedding.shape[-2], embedding.shape[-1])
+        no_mask: Tensor = self.prompt_encoder.no_mask_embed.weight  # type: ignore
+        return places.to(embedding.dtype), no_mask.view(-1)
+
 
 @dataclass(frozen=True)
 class FoundationEntry:

@@ -113,9 +113,7 @@ class SemanticSAM(nn.Module):
 
     def decode(self, embedding: Tensor, size: tuple[int, int]) -> Tensor:
         """Logits (B, K, *size) from an image embedding (B, 256, h, w)."""
-        positions = self.foundation.position_encoding(embedding.shape[-2], embedding.shape[-1])
-        no_mask: Tensor = self.foundation.prompt_encoder.no_mask_embed.weight  # type: ignore
-        logits: Tensor = self.decoder(embedding, positions.to(embedding.dtype), no_mask.view(-1))
+        logits: Tensor = self.decoder(embedding, *self.foundation.context_of(embedding))
         if logits.shape[-2:] != size:
             logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
         return logits

@@ -10,7 +10,7 @@ from torch import Tensor
 from SAMSemiSegLib.run.settings import StitchingSettings
 from SAMSemiSegLib.stitching.layout import Slab, plan_slabs
 from SAMSemiSegLib.stitching.stitch import stitch, unstitch
-from SAMSemiSegLib.volumes.volume import Shape
+from SAMSemiSegLib.volumes.volume import shape_of
 
 
 def predict_in_slabs(
@@ -37,14 +37,13 @@ def predict_in_slabs(
     Raises:
         InputError: one slice alone is larger than ``settings.max_pixels``.
     """
-    shape: Shape = (image.shape[0], image.shape[1], image.shape[2])
     fill = float(image.min())
 
     def predict_slab(part: Tensor, slab: Slab) -> Tensor:
         canvas = stitch(part, slab.layout, fill)
         return unstitch(predict_canvas(canvas[None, None])[0], slab.layout)
 
-    slabs = plan_slabs(shape, settings, multiple, overlap, offset)
+    slabs = plan_slabs(shape_of(image), settings, multiple, overlap, offset)
     return average_slabs(image, slabs, settings.axis, predict_slab)
 
 

@@ -14,6 +14,12 @@ Triple = tuple[float, float, float]
 Shape = tuple[int, int, int]
 
 
+def shape_of(array: Any) -> Shape:
+    """Voxels along x, y, z of an array or a tensor (X, Y, Z)."""
+    x, y, z = array.shape
+    return x, y, z
+
+
 @dataclass(frozen=True)
 class Geometry:
     """The grid of a volume, in SimpleITK's terms (LPS, millimeters).

@@ -8,13 +8,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from torch import Tensor
 
+from SAMSemiSegLib.errors import Cancelled
+from SAMSemiSegLib.finetuning.stage import finetune
+from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy, Sample
 from SAMSemiSegLib.project.phantoms import make_phantom as make_one
 from SAMSemiSegLib.project.phantoms import write_phantoms
+from SAMSemiSegLib.run.cancellation import Cancellation
+from SAMSemiSegLib.run.events import Events
+from SAMSemiSegLib.run.settings import RunSettings
+from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.training.devices import make_accelerator
 from SAMSemiSegLib.volumes.volume import Shape, Volume
 
 
@@ -77,3 +87,44 @@ def write_phantom_set() -> Callable[..., tuple[Path, Path]]:
         return write_phantoms(folder, n, seed, shape)
 
     return write
+
+
+class _StopAfter(Cancellation):
+    """Asked to stop at the n-th check."""
+
+    def __init__(self, folder: Path, checks: int) -> None:
+        super().__init__(folder / "cancel")
+        self.left = checks
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Cancelled("stop")
+
+
+@pytest.fixture(scope="session")
+def weights_after() -> Callable[..., dict[str, Tensor]]:
+    """``weights_after(steps, strategy, labeled, unlabeled, folder)`` fine-tunes, or continues what
+    is in the folder; with ``checks=n`` it is cancelled at the n-th look."""
+
+    def case(sample: Sample) -> SimpleNamespace:
+        labels = None if sample.labels is None else sample.labels.numpy()
+        return SimpleNamespace(id=sample.id, image=sample.image.numpy(), labels=labels)
+
+    def run(
+        steps: int,
+        strategy: FinetuningStrategy,
+        labeled: Sequence[Sample],
+        unlabeled: Sequence[Sample],
+        folder: Path,
+        checks: int = 10**6,
+    ) -> dict[str, Tensor]:
+        accelerator = make_accelerator("cpu", "no")
+        context = Context(accelerator, Events(None, ()), _StopAfter(folder, checks))
+        settings = RunSettings()
+        settings.finetuning.budget.steps = steps
+        both = [[case(sample) for sample in part] for part in (labeled, unlabeled)]
+        finetune(strategy, *both, settings, folder, context, (1.0, 1.0, 1.0))
+        return strategy.trainable_state_dict()
+
+    return run

@@ -32,7 +32,6 @@ from SAMSemiSegLib.finetuning.prototypes import (
     one_hot_regions,
 )
 from SAMSemiSegLib.finetuning.slices import collect_slices, lay_out_slices, slice_layout
-from SAMSemiSegLib.finetuning.stage import finetune
 from SAMSemiSegLib.finetuning.stitched import StitchedStrategy
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES, Sample
 from SAMSemiSegLib.foundation.model import FOUNDATION
@@ -40,11 +39,8 @@ from SAMSemiSegLib.project.importing import import_cases
 from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.pseudolabels.make import make_pseudo_label
-from SAMSemiSegLib.run.cancellation import Cancellation
-from SAMSemiSegLib.run.events import Events, read_events
-from SAMSemiSegLib.run.settings import PseudoLabelSettings, RunSettings, StitchingSettings
-from SAMSemiSegLib.training.context import Context
-from SAMSemiSegLib.training.devices import make_accelerator
+from SAMSemiSegLib.run.events import read_events
+from SAMSemiSegLib.run.settings import PseudoLabelSettings, StitchingSettings
 from SAMSemiSegLib.training.progress import Progress
 
 TINY = ("sam_vit_tiny_random", "lite_tiny_random")
@@ -339,44 +335,18 @@ def test_likeness_to_the_labeled_volume_trusts_what_looks_like_its_class(
     assert likeness.agreement(sample.image, right.roll(1, 0))[inner].mean() < 0.1
 
 
-class _StopAfter(Cancellation):
-    """Asked to stop at the n-th check."""
-
-    def __init__(self, folder: Path, checks: int) -> None:
-        super().__init__(folder / "cancel")
-        self.left = checks
-
-    def check(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise Cancelled("stop")
-
-
-class _Case:
-    def __init__(self, sample: Sample, labeled: bool) -> None:
-        self.id, self.image = sample.id, sample.image.numpy()
-        self.labels = sample.labels.numpy() if labeled and sample.labels is not None else None
-
-
-def finetuned(name: str, folder: Path, checks: int = 10**6, **options: object) -> dict[str, Tensor]:
-    """Weights after three steps on one labeled and two unlabeled volumes."""
-    accelerator = make_accelerator("cpu", "no")
-    context = Context(accelerator, Events(None, ()), _StopAfter(folder, checks))
-    run = RunSettings()
-    run.finetuning.budget.steps = 3
-    strategy = build(name, **options)
-    labeled = [_Case(ball(), True)]
-    unlabeled = [_Case(ball(name=f"u{i}"), False) for i in range(2)]
-    finetune(strategy, labeled, unlabeled, run, folder, context, (1.0, 1.0, 1.0))
-    return strategy.trainable_state_dict()
-
-
 @pytest.mark.parametrize("name", METHODS)
-def test_a_resumed_run_gives_the_same_weights(name: str, tmp_path: Path) -> None:
-    whole = finetuned(name, tmp_path / "whole")
+def test_a_resumed_run_gives_the_same_weights(
+    name: str, tmp_path: Path, weights_after: Callable[..., dict[str, Tensor]]
+) -> None:
+    def finetuned(folder: Path, **stop: int) -> dict[str, Tensor]:
+        others = [Sample(f"u{i}", ball(name=f"u{i}").image) for i in range(2)]
+        return weights_after(3, build(name), [ball()], others, folder, **stop)
+
+    whole = finetuned(tmp_path / "whole")
     with pytest.raises(Cancelled):
-        finetuned(name, tmp_path / "parts", checks=2)
-    resumed = finetuned(name, tmp_path / "parts")
+        finetuned(tmp_path / "parts", checks=2)
+    resumed = finetuned(tmp_path / "parts")
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
     assert not any("patch_embed" in key for key in whole)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,15 +15,10 @@ from SAMSemiSegLib.finetuning.adapters.freeze import count_trainable
 from SAMSemiSegLib.finetuning.agreement import agreement
 from SAMSemiSegLib.finetuning.cross_teaching.embedding_cache import EmbeddingCache
 from SAMSemiSegLib.finetuning.cross_teaching.propagation import Propagation
-from SAMSemiSegLib.finetuning.stage import finetune
 from SAMSemiSegLib.finetuning.strategies.ect import ECTStrategy
 from SAMSemiSegLib.finetuning.strategy import Sample
 from SAMSemiSegLib.foundation.model import FOUNDATION
-from SAMSemiSegLib.run.cancellation import Cancellation
-from SAMSemiSegLib.run.events import Events
-from SAMSemiSegLib.run.settings import PseudoLabelSettings, RunSettings, StitchingSettings
-from SAMSemiSegLib.training.context import Context
-from SAMSemiSegLib.training.devices import make_accelerator
+from SAMSemiSegLib.run.settings import PseudoLabelSettings, StitchingSettings
 from SAMSemiSegLib.training.progress import Progress
 
 TINY = ("sam_vit_tiny_random", "lite_tiny_random")
@@ -224,39 +219,13 @@ def test_agreement_is_the_overlap() -> None:
     torch.testing.assert_close(agreement(p, q), torch.tensor([0.0, 1.0, 0.6]))
 
 
-class _StopAfter(Cancellation):
-    """Asked to stop at the n-th check."""
+def test_a_resumed_run_gives_the_same_weights_and_leaves_no_embeddings(
+    tmp_path: Path, weights_after: Callable[..., dict[str, Tensor]]
+) -> None:
+    def finetuned(folder: Path, **stop: int) -> dict[str, Tensor]:
+        others = [hidden(f"u{i}") for i in range(2)]
+        return weights_after(8, build(variants=2), [ball()], others, folder, **stop)
 
-    def __init__(self, folder: Path, checks: int) -> None:
-        super().__init__(folder / "cancel")
-        self.left = checks
-
-    def check(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise Cancelled("stop")
-
-
-class _Case:
-    def __init__(self, sample: Sample) -> None:
-        self.id, self.image = sample.id, sample.image.numpy()
-        self.labels = None if sample.labels is None else sample.labels.numpy()
-
-
-def finetuned(folder: Path, checks: int = 10**6) -> dict[str, Tensor]:
-    """Weights after eight steps on one labeled and two unlabeled volumes."""
-    accelerator = make_accelerator("cpu", "no")
-    context = Context(accelerator, Events(None, ()), _StopAfter(folder, checks))
-    run = RunSettings()
-    run.finetuning.budget.steps = 8
-    strategy = build(variants=2)
-    unlabeled = [_Case(hidden(f"u{i}")) for i in range(2)]
-    spacing = (1.0, 1.0, 1.0)
-    finetune(strategy, [_Case(ball())], unlabeled, run, folder, context, spacing)
-    return strategy.trainable_state_dict()
-
-
-def test_a_resumed_run_gives_the_same_weights_and_leaves_no_embeddings(tmp_path: Path) -> None:
     whole = finetuned(tmp_path / "whole")
     with pytest.raises(Cancelled):
         finetuned(tmp_path / "parts", checks=4)

@@ -36,6 +36,7 @@ from SAMSemiSegLib.foundation.model import FoundationModel
 from SAMSemiSegLib.run.settings import Fraction, Positive, StitchingSettings
 from SAMSemiSegLib.training.losses import IGNORE, cross_entropy, dice_loss, segmentation_loss
 from SAMSemiSegLib.training.progress import Progress
+from SAMSemiSegLib.volumes.volume import shape_of
 
 CE_SHARE = 0.2
 """The supervised loss is 0.2 CE + 0.8 Dice."""
@@ -177,12 +178,10 @@ class CrossPrompting(StitchedStrategy):
         """Logits (B, K, *size) of decoder 0 or 1, prompted or not."""
         foundation = self.sam.foundation
         decoder = self.second if which else self.sam.decoder
-        places = foundation.position_encoding(embedding.shape[-2], embedding.shape[-1])
-        no_mask: Tensor = foundation.prompt_encoder.no_mask_embed.weight  # type: ignore
         prompts = None
         if points is not None:
             prompts = self.points(points, size, foundation.prompt_encoder)
-        inputs = (embedding, places.to(embedding.dtype), no_mask.view(-1), prompts)
+        inputs = (embedding, *foundation.context_of(embedding), prompts)
         large = embedding.shape[0] * embedding.shape[-2] * embedding.shape[-1] > LARGE
         if torch.is_grad_enabled() and (large or foundation.checkpointing):
             logits: Tensor = checkpoint(decoder, *inputs, use_reentrant=False)
@@ -252,7 +251,7 @@ class CrossPrompting(StitchedStrategy):
         """Slice by slice, a few at a time, where slices are seen alone."""
         if not self.single_slices:
             return super().volume_maps(image, settings, offset)
-        shape = (image.shape[0], image.shape[1], image.shape[2])
+        shape = shape_of(image)
         factor = self.upscale_factor(shape, settings)
         layout = slice_layout(shape, settings, self.side_multiple(factor))
         canvases = lay_out_slices(image, layout, float(image.min())).unsqueeze(1)
@@ -266,7 +265,7 @@ class CrossPrompting(StitchedStrategy):
         """Canvases (B, 1, H, W) and labels (B, H, W) of random slices, and the factor by which the
         model sees them larger."""
         assert sample.labels is not None
-        shape = (sample.image.shape[0], sample.image.shape[1], sample.image.shape[2])
+        shape = shape_of(sample.image)
         factor = self.upscale_factor(shape, self.stitching)
         layout = slice_layout(shape, self.stitching, self.side_multiple(factor))
         axis = self.stitching.axis

@@ -42,6 +42,7 @@ from SAMSemiSegLib.run.settings import (
 from SAMSemiSegLib.stitching.layout import Layout
 from SAMSemiSegLib.training.losses import IGNORE, segmentation_loss
 from SAMSemiSegLib.training.progress import Progress, sigmoid_ramp
+from SAMSemiSegLib.volumes.volume import shape_of
 
 STRONG = AugmentationSettings(
     strength=1.5, gamma=1.0, brightness=0.8, blur=0.4, noise=1.0, bias_field=0.5, low_resolution=0.4
@@ -178,18 +179,15 @@ class ECTStrategy(StitchedStrategy):
 
     def decode(self, which: int, features: Tensor, like: Tensor) -> Tensor:
         """Logits (S, K, H, W) of decoder 0 or 1 at the size of ``like``."""
-        foundation = self.sam.foundation
         decoder = self.second if which else self.sam.decoder
-        places = foundation.position_encoding(features.shape[-2], features.shape[-1])
-        no_mask: Tensor = foundation.prompt_encoder.no_mask_embed.weight  # type: ignore
-        logits: Tensor = decoder(features, places.to(features.dtype), no_mask.view(-1))
+        logits: Tensor = decoder(features, *self.sam.foundation.context_of(features))
         return nn.functional.interpolate(
             logits, like.shape[-2:], mode="bilinear", align_corners=False
         )
 
     def _layout(self, image: Tensor, settings: StitchingSettings) -> tuple[Layout, int]:
         """Layout of one slice, and the factor by which the model sees it larger."""
-        shape = (image.shape[0], image.shape[1], image.shape[2])
+        shape = shape_of(image)
         factor = self.upscale_factor(shape, settings)
         return slice_layout(shape, settings, self.side_multiple(factor)), factor
 

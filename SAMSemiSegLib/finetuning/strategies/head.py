@@ -9,7 +9,7 @@ from torch import Tensor
 
 from SAMSemiSegLib.finetuning.adapters.freeze import freeze
 from SAMSemiSegLib.finetuning.canvases import CanvasOptions, CanvasStrategy, with_budget
-from SAMSemiSegLib.finetuning.replay import Entry, Replay
+from SAMSemiSegLib.finetuning.replay import Entry, ReplayOptions, ReplayStrategy
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES, Sample
 from SAMSemiSegLib.finetuning.volume_head import VolumeHead
 from SAMSemiSegLib.foundation.model import FoundationModel
@@ -19,10 +19,11 @@ from SAMSemiSegLib.stitching.slabs import average_slabs
 from SAMSemiSegLib.stitching.stitch import stitch
 from SAMSemiSegLib.training.losses import segmentation_loss
 from SAMSemiSegLib.training.progress import Progress
+from SAMSemiSegLib.volumes.volume import shape_of
 
 
 @STRATEGIES.register("head")
-class HeadStrategy(CanvasStrategy):
+class HeadStrategy(ReplayStrategy, CanvasStrategy):
     """Useful within a minute or two on two processor cores, where SAM's own decoder has hardly
     begun: the encoder stays frozen, so that an augmented canvas is encoded once and serves many
     steps, and a few thousand weights read the embedding as a volume (see docs/methods.md)."""
@@ -34,7 +35,7 @@ class HeadStrategy(CanvasStrategy):
         "stitching: SFR, arXiv 2403.11229"
     )
 
-    class Options(CanvasOptions):
+    class Options(ReplayOptions, CanvasOptions):
         """Settings of the strategy's own."""
 
         width: Positive = 16
@@ -47,8 +48,6 @@ class HeadStrategy(CanvasStrategy):
         """The place in the volume is an input: right where all scans show the same region, as
         crops around an organ do."""
         replay: Positive = 6
-        """A new augmented canvas is encoded every so many steps; between them, remembered ones are
-        drawn. 1: a new one in every step."""
 
     options: Options
 
@@ -65,24 +64,15 @@ class HeadStrategy(CanvasStrategy):
         self.head = VolumeHead(
             channels, options.width, options.features, options.dropout, options.coordinates
         )
-        self._replay = Replay()
 
     @property
     def foundation(self) -> FoundationModel:
         """The model that encodes the canvases."""
         return self.encoder
 
-    @property
-    def period(self) -> int:
-        """One step in ``replay`` passes through the encoder."""
-        return self.options.replay
-
     def sample_loss(self, sample: Sample, progress: Progress) -> Tensor:
         """½(CE + Dice) of this volume, or of one seen before."""
-        if progress.step % self.options.replay == 0 or not len(self._replay):
-            seen = self._replay.add(self._encode(sample))
-        else:
-            seen = self._replay.draw()
+        seen = self.seen(sample, progress)
         begin, end = seen["part"].tolist()
         logits = self.head(
             seen["embedding"].float(),
@@ -93,8 +83,8 @@ class HeadStrategy(CanvasStrategy):
         target = seen["labels"][None]
         return segmentation_loss(logits, target, include_background=self.options.include_background)
 
-    @torch.no_grad()
-    def _encode(self, sample: Sample) -> Entry:
+    def encoded(self, sample: Sample) -> Entry:
+        """Embedding, gray values and labels of one of its canvases."""
         drawn = self.draw_slab(sample)
         canvas = stitch(drawn.image, drawn.slab.layout, drawn.fill)[None, None]
         depth = sample.image.shape[self.stitching.axis]
@@ -108,7 +98,7 @@ class HeadStrategy(CanvasStrategy):
 
     def volume_maps(self, image: Tensor, settings: StitchingSettings, offset: int) -> Tensor:
         """Softmax (K, X, Y, Z) of a volume (X, Y, Z) seen along ``settings.axis``."""
-        shape = (image.shape[0], image.shape[1], image.shape[2])
+        shape = shape_of(image)
         factor = self.upscale_factor(shape, settings)
         fill, depth = float(image.min()), shape[settings.axis]
 
@@ -120,18 +110,6 @@ class HeadStrategy(CanvasStrategy):
 
         slabs = self.slabs_of(shape, with_budget(settings, factor), factor, offset)
         return average_slabs(image, slabs, settings.axis, predict_slab)
-
-    def trainable_state_dict(self) -> dict[str, Tensor]:
-        """Also the remembered embeddings, so that a resumed run draws from the same."""
-        return super().trainable_state_dict() | self._replay.state()
-
-    def load_trainable_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Load what :meth:`trainable_state_dict` gave."""
-        device = next(self.parameters()).device
-        rest = self._replay.load(state, device)
-        kept, self._replay = self._replay, Replay()
-        super().load_trainable_state_dict(rest)
-        self._replay = kept
 
 
 def _numbers_of(layout: Layout) -> Tensor:
