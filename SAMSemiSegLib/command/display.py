@@ -20,6 +20,7 @@ TITLES = {
     "finetuning": "Adapting the foundation model",
     "pseudolabels": "Writing pseudo-labels",
     "supervised": "Supervised V-Net",
+    "warm-start": "Warm start of the V-Net",
     "retraining": "Re-training the V-Net",
     "selection": "Selecting confident volumes",
     "evaluation": "Evaluating",

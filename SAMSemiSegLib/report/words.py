@@ -12,6 +12,7 @@ _TITLES = {
     "pseudolabels": "Pseudo-labels",
     "selection": "Confident volumes",
     "supervised": "Supervised V-Net",
+    "warm-start": "Warm start of the V-Net",
     "retraining": "Re-training the V-Net",
     "evaluation": "Evaluation",
     "export": "Export",

@@ -22,7 +22,7 @@ from SAMSemiSegLib.retraining.patch import choose_patch
 from SAMSemiSegLib.retraining.pseudo_label_term import PseudoLabelTerm
 from SAMSemiSegLib.retraining.selection import Shape
 from SAMSemiSegLib.retraining.ssl.method import METHODS, LabeledBatch, UnlabeledBatch
-from SAMSemiSegLib.retraining.student import adapt_settings, build_method
+from SAMSemiSegLib.retraining.student import adapt_settings, begin_from, build_method
 from SAMSemiSegLib.retraining.vnet import VNet
 from SAMSemiSegLib.run.settings import RetrainingSettings, RunSettings, Size3
 from SAMSemiSegLib.training.context import Context
@@ -91,6 +91,7 @@ def retrain(
     selected: Mapping[str, bool] | None = None,
     foundation: FinetuningStrategy | None = None,
     label_names: Sequence[str] = (),
+    warm: VNet | None = None,
 ) -> RetrainedNet:
     """Train the network of ``settings.retraining``.
 
@@ -106,6 +107,7 @@ def retrain(
         selected: whether a case's pseudo-label takes part, by id (SFR+); default: all.
         foundation: the fine-tuned foundation model, for the online alternation of SFR+.
         label_names: of the label set; used with ``foundation``.
+        warm: network that training begins from; None: random weights.
     """
     labeled = [RetrainingCase(c) for c in cases if c.part == "labeled"]
     unlabeled = [
@@ -117,6 +119,8 @@ def retrain(
     patch = own.patch or _patch(labeled + unlabeled, channels, own)
     seed_torch(settings.seed, "retraining-init", 0)
     method = build_method(own, channels, len(labeled), len(unlabeled), patch)
+    if warm is not None:
+        begin_from(method, warm)
     if not method.uses_unlabeled and own.pseudo_label_mode == "off":
         unlabeled = []
     sampler = CropSampler(labeled + unlabeled, patch, own, Augmentation(own.augmentation, spacing))

@@ -23,8 +23,8 @@ class RunFolder:
 
     ``config.json`` settings; ``versions.json`` what it was made with; ``events.jsonl`` the event
     stream; ``log.txt``; ``preprocessed/`` plan and cases; ``finetuning/``, ``retraining/``,
-    ``supervised/`` checkpoints; ``pseudolabels/``; ``evaluation/``; ``model/``; ``report.html``;
-    ``manifest.json`` written last: the run is complete.
+    ``supervised/``, ``warm-start/`` checkpoints; ``pseudolabels/``; ``evaluation/``; ``model/``;
+    ``report.html``; ``manifest.json`` written last: the run is complete.
     """
 
     def __init__(self, path: Path) -> None:

@@ -29,13 +29,14 @@ from SAMSemiSegLib.pseudolabels.stage import predict_pseudo_label, write_pseudo_
 from SAMSemiSegLib.report.report import write_report
 from SAMSemiSegLib.retraining.inference import predict_probabilities
 from SAMSemiSegLib.retraining.stage import RetrainedNet, retrain
+from SAMSemiSegLib.retraining.student import adapt_settings
 from SAMSemiSegLib.run.cancellation import Cancellation
 from SAMSemiSegLib.run.checks import check_before_start
 from SAMSemiSegLib.run.events import Events, Listener
 from SAMSemiSegLib.run.folder import RunFolder
 from SAMSemiSegLib.run.proposals import write_proposals
 from SAMSemiSegLib.run.selection import ConfidentCase, choose_confident
-from SAMSemiSegLib.run.settings import RunSettings
+from SAMSemiSegLib.run.settings import Budget, NetSettings, RunSettings
 from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.training.devices import make_accelerator
 from SAMSemiSegLib.training.memory import hold_to_free_memory
@@ -151,9 +152,18 @@ class Pipeline:
             scores.rows.extend(found.rows)
 
         if self.settings.supervised_baseline:
-            baseline = self._supervised(cases)
+            budget = self.settings.supervised_budget or self.settings.retraining.budget
+            baseline = self._supervised(cases, budget, "supervised")
             score("supervised only", partial(self._probabilities, baseline))
-        final = self._round("", cases, {}, score)
+        warm: RetrainedNet | None = None
+        if self.settings.retraining.warm_start is not None:
+            # With the norm that the method will want: weights are not all that is handed on.
+            own, _ = adapt_settings(self.settings.retraining, len(cases), len(unlabeled))
+            warm = self._supervised(
+                cases, self.settings.retraining.warm_start, "warm-start", own.net
+            )
+            score("warm start", partial(self._probabilities, warm))
+        final = self._round("", cases, {}, warm, score)
         selection = self.settings.retraining.selection
         if self._selects and selection.alternation == "rounds" and unlabeled:
             for number in range(1, 1 + selection.rounds):
@@ -166,7 +176,7 @@ class Pipeline:
                     folder,
                     self.context,
                 )
-                final = self._round(f"round {number}", cases, chosen, score)
+                final = self._round(f"round {number}", cases, chosen, warm, score)
         if self.context.main and scores.rows:
             scores.to_json(self.folder / "evaluation" / "scores.json")
             scores.to_csv(self.folder / "evaluation" / "scores.csv")
@@ -195,6 +205,7 @@ class Pipeline:
         title: str,
         cases: list[PreparedCase],
         confident: Mapping[str, ConfidentCase],
+        warm: RetrainedNet | None,
         score: Callable[[str, Predict], None],
     ) -> RetrainedNet:
         """Fine-tuning, pseudo-labels and re-training, once.
@@ -204,6 +215,7 @@ class Pipeline:
             cases: all of the run.
             confident: unlabeled cases that fine-tune the foundation model too, with the V-Net's
                 labels; their pseudo-labels take no part in re-training.
+            warm: the V-Net that re-training begins from; None: random weights.
             score: adds a row to the table.
         """
         labels = self.project.label_set
@@ -215,6 +227,7 @@ class Pipeline:
         foundation: FinetuningStrategy | None = None
         if self.settings.retraining.pseudo_label_mode != "off" and unlabeled:
             strategy = build_strategy(self.settings, labels.channels, self.context)
+            vnet = partial(self._probabilities, warm) if warm is not None else None
             finetune(
                 strategy,
                 [*(case for case in cases if case.part == "labeled"), *confident.values()],
@@ -237,9 +250,10 @@ class Pipeline:
                 self.spacing,
                 f"pseudolabels{stage}",
                 [case for case in cases if case.part == "labeled"],
+                vnet,
             )
             pseudo_labels = {case.id: folder / f"{case.id}.npz" for case in unlabeled}
-            score(f"pseudo-labels{row}", partial(self._pseudo_probabilities, strategy))
+            score(f"pseudo-labels{row}", partial(self._pseudo_probabilities, strategy, vnet))
             if self._selects and self.settings.retraining.selection.alternation == "online":
                 foundation = strategy
             else:  # room for the V-Net: re-training does not need the foundation model
@@ -256,6 +270,7 @@ class Pipeline:
             {case.id: case.id not in confident for case in unlabeled},
             foundation,
             labels.names,
+            None if warm is None else warm.net,
         )
         score(f"re-trained{row}", partial(self._probabilities, trained))
         return trained
@@ -264,23 +279,30 @@ class Pipeline:
     def _selects(self) -> bool:
         return self.settings.retraining.pseudo_label_mode == "selected"
 
-    def _supervised(self, cases: list[PreparedCase]) -> RetrainedNet:
-        """The V-Net on the labeled cases alone."""
+    def _supervised(
+        self,
+        cases: list[PreparedCase],
+        budget: Budget,
+        name: str,
+        net: NetSettings | None = None,
+    ) -> RetrainedNet:
+        """The V-Net on the labeled cases alone, in the folder and stage ``name``."""
         settings = copy.deepcopy(self.settings)
         settings.retraining.method = "supervised"
         settings.retraining.options = {}
         settings.retraining.pseudo_label_mode = "off"
-        if settings.supervised_budget is not None:
-            settings.retraining.budget = settings.supervised_budget
+        settings.retraining.budget = budget
+        if net is not None:
+            settings.retraining.net = net
         return retrain(
             [case for case in cases if case.part == "labeled"],
             {},
             self.project.label_set.channels,
             settings,
-            self.folder / "supervised",
+            self.folder / name,
             self.context,
             self.spacing,
-            name="supervised",
+            name,
         )
 
     def _probabilities(self, trained: RetrainedNet, case: PreparedCase) -> np.ndarray[Any, Any]:
@@ -295,11 +317,15 @@ class Pipeline:
         return probabilities.numpy()
 
     def _pseudo_probabilities(
-        self, strategy: FinetuningStrategy, case: PreparedCase
+        self,
+        strategy: FinetuningStrategy,
+        vnet: Callable[[PreparedCase], np.ndarray[Any, Any]] | None,
+        case: PreparedCase,
     ) -> np.ndarray[Any, Any]:
         names = self.project.label_set.names
         settings = self.settings.pseudolabels
-        return predict_pseudo_label(strategy, case, settings, names, self.context).probabilities
+        pseudo = predict_pseudo_label(strategy, case, settings, names, self.context, vnet=vnet)
+        return pseudo.probabilities
 
 
 def _manifest(folder: RunFolder) -> dict[str, Any]:

@@ -120,6 +120,9 @@ class PseudoLabelSettings(Settings):
     largest_component: bool | list[str] = True
     """For all labels, or for those named."""
     fill_holes: bool | list[str] = True
+    vnet_share: Fraction = 0.0
+    """Share of the warm-started V-Net (``retraining.warm_start``) in the probabilities: a 3D
+    network and a 2D foundation model err in different places. 0: the foundation model alone."""
 
 
 class NetSettings(Settings):
@@ -175,6 +178,9 @@ class RetrainingSettings(Settings):
     """The method's own settings; ``samsemiseg methods`` lists them."""
     net: NetSettings = NetSettings()
     budget: Budget = Budget(steps=1000)
+    warm_start: Budget | None = None
+    """Train the V-Net on the labeled volumes alone for so long first, and begin from it: teachers
+    are useful from the first step. ``None``: from random weights, as published."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
@@ -218,3 +224,11 @@ class RunSettings(Settings):
     supervised_budget: Budget | None = None
     """Of the baseline; ``None``: the re-training's."""
     export: tuple[Literal["torchscript", "onnx", "bundle"], ...] = ("torchscript", "onnx", "bundle")
+
+    @model_validator(mode="after")
+    def _share_has_a_vnet(self) -> RunSettings:
+        if self.pseudolabels.vnet_share > 0 and self.retraining.warm_start is None:
+            raise ValueError(
+                "pseudolabels.vnet_share needs a V-Net; set retraining.warm_start.minutes too"
+            )
+        return self

@@ -13,7 +13,7 @@ from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.retraining.crops import CropSampler
 from SAMSemiSegLib.retraining.pseudo_label_term import PseudoLabelTerm, pseudo_label_weight
 from SAMSemiSegLib.retraining.ssl.method import METHODS, LabeledBatch, SSLMethod, UnlabeledBatch
-from SAMSemiSegLib.retraining.student import adapt_settings, build_method
+from SAMSemiSegLib.retraining.student import adapt_settings, begin_from, build_method
 from SAMSemiSegLib.retraining.teacher import ema_alpha
 from SAMSemiSegLib.retraining.vnet import VNet
 from SAMSemiSegLib.run.settings import NetSettings, RetrainingSettings, Size3
@@ -293,6 +293,17 @@ def test_pseudo_label_schedules() -> None:
     assert weights("ramp_down") == [2, 1, 0]
     up = weights("ramp_up")
     assert up[0] == pytest.approx(2 * 0.0067, rel=0.01) and up[1:] == [2, 2]
+
+
+@pytest.mark.parametrize("name", ["mean_teacher", "cps", "dtc"])
+def test_a_warm_start_reaches_student_and_teacher_and_no_second_student(name: str) -> None:
+    method, _ = build_small(name)
+    trained = VNet(2, NetSettings(width=4, norm="group"))
+    begin_from(method, trained)
+    weight = trained.encoder.stage1[0].weight
+    nets = {n: m for n, m in method.named_modules() if isinstance(m, VNet)}
+    same = {n: torch.equal(m.encoder.stage1[0].weight, weight) for n, m in nets.items()}
+    assert same.pop("peer", False) is False and all(same.values())
 
 
 def test_settings_are_adapted_or_refused_with_a_sentence() -> None:

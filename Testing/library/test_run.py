@@ -292,6 +292,24 @@ def test_rounds_of_selection_fine_tune_on_confident_volumes(project: Project) ->
     assert json.loads(folder.manifest.read_text())["net"].startswith("round-1")
 
 
+def test_a_warm_start_begins_re_training_and_shares_in_the_pseudo_labels(project: Project) -> None:
+    settings = ["--preset", "tiny", "--set", "export=[]", "--set", "retraining.warm_start.steps=3"]
+    # With no further step re-training ends where it began.
+    settings += ["--set", "retraining.learning_rate=0", "--set", "retraining.net.norm=instance"]
+    done = train(project, "warm", *settings, "--set", "pseudolabels.vnet_share=1", "--json")
+    assert done.returncode == 0, done.stderr
+    folder = run_folder(project, "warm")
+    rows = json.loads(done.stdout)["rows"]
+    warm_dice, last_dice = (
+        [row["dice"] for row in rows if row["row"] == name] for name in ("warm start", "re-trained")
+    )
+    assert warm_dice == last_dice and len(last_dice) == 4
+    warm, last = (load_file(folder / n / "net.safetensors") for n in ("warm-start", "retraining"))
+    assert all(torch.equal(tensor, last[name]) for name, tensor in warm.items())
+    refused = train(project, "cold", "--preset", "tiny", "--set", "pseudolabels.vnet_share=0.5")
+    assert refused.returncode == 2 and "retraining.warm_start.minutes" in refused.stderr
+
+
 def test_online_alternation_is_one_setting(project: Project) -> None:
     settings = ["--preset", "tiny", "--set", "export=[]", "--set", "finetuning.patch=[16,16,8]"]
     settings += ["--set", "retraining.pseudo_label_mode=selected"]

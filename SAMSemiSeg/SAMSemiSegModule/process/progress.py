@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 SHARES = {
     "preprocessing": 0.03,
     "supervised": 0.0,
+    "warm-start": 0.0,
     "finetuning": 0.38,
     "pseudolabels": 0.10,
     "evaluation": 0.02,
@@ -79,6 +80,7 @@ class RunProgress:
         return {
             "preprocessing": _("Preparing the volumes"),
             "supervised": _("Training on the labeled cases alone"),
+            "warm-start": _("Training the V-Net on the labeled cases first"),
             "finetuning": _("Adapting the foundation model"),
             "pseudolabels": _("Writing pseudo-labels"),
             "evaluation": _("Scoring"),
