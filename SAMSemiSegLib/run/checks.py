@@ -19,12 +19,20 @@ def check_before_start(project: Project, settings: RunSettings) -> None:
     a run.
 
     Raises:
-        InputError: no label; an unknown model, strategy, method or option; no such weights file.
+        InputError: no label; an unknown model, strategy, method or option; a package or weights
+            file that is not there.
     """
     require_labels(project)
-    FOUNDATION[resolve_name(settings.foundation.name)]
+    model = FOUNDATION[resolve_name(settings.foundation.name)]
+    if model.requires is not None:
+        model.requires()
     finetuning.read_options(settings.finetuning)
     retraining.read_options(settings.retraining)
     weights = settings.foundation.weights
     if weights is not None and not Path(weights).expanduser().is_file():
         raise InputError(f"There is no weights file '{weights}'; check foundation.weights.")
+    if weights is None and model.weights is not None and model.weights.url is None:
+        raise InputError(
+            f"The weights of '{model.name}' cannot be fetched; set foundation.weights to their "
+            "file."
+        )
