@@ -176,6 +176,8 @@ class Pipeline:
                     folder,
                     self.context,
                 )
+                if warm is not None:  # by now there is a better one
+                    warm = final
                 final = self._round(f"round {number}", cases, chosen, warm, score)
         if self.context.main and scores.rows:
             scores.to_json(self.folder / "evaluation" / "scores.json")
