@@ -18,13 +18,14 @@ from SAMSemiSegLib.preprocessing.stage import prepare
 from SAMSemiSegLib.project.importing import add_case, import_cases
 from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.run import pipeline
 from SAMSemiSegLib.run.cancellation import Cancellation
 from SAMSemiSegLib.run.checks import check_before_start
 from SAMSemiSegLib.run.events import Events
 from SAMSemiSegLib.run.folder import RunFolder
 from SAMSemiSegLib.run.pipeline import start
 from SAMSemiSegLib.run.presets import load_settings
-from SAMSemiSegLib.run.settings import PreprocessingSettings
+from SAMSemiSegLib.run.settings import PreprocessingSettings, RunSettings
 from SAMSemiSegLib.run.state import run_states
 from SAMSemiSegLib.training import devices
 from SAMSemiSegLib.training.context import Context
@@ -40,8 +41,16 @@ def project(tmp_path: Path, write_phantom_set: PhantomSet) -> Project:
     return project
 
 
-def command(project: Project, run: str, preset: str = "tiny", *assignments: str) -> None:
-    train(project.folder, preset, list(assignments), run, "", None, False, False, False)
+def command(
+    project: Project,
+    run: str,
+    preset: str = "tiny",
+    *assignments: str,
+    device: str = "",
+    seed: int | None = None,
+    resume: bool = False,
+) -> None:
+    train(project.folder, preset, list(assignments), run, device, seed, resume, False, False)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +132,52 @@ def test_damaged_settings_of_a_run_are_told_on_resume_and_hide_no_other_run(
         ("a", ""),
         ("b", "quick"),
     ]
+
+
+@pytest.fixture
+def started(project: Project) -> RunFolder:
+    """A run of the tiny preset with two settings of its own."""
+    folder = RunFolder(project.folder / "runs" / "a")
+    own = ["retraining.budget.steps=7", "retraining.warm_start.steps=3"]
+    folder.create(load_settings("tiny", own, seed=5))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "preset, assignments, seed",
+    [
+        ("", ["retraining.budget.steps=8"], None),
+        ("", ["supervised_budget.steps=8"], None),
+        ("quick", [], None),
+        ("", [], 6),
+    ],
+)
+def test_a_resumed_run_takes_no_other_settings(
+    project: Project, started: RunFolder, preset: str, assignments: list[str], seed: int | None
+) -> None:
+    before = started.config.read_bytes()
+    with pytest.raises(InputError, match="'a' goes on with the settings it was started") as error:
+        command(project, "a", preset, *assignments, seed=seed, resume=True)
+    assert str(error.value).count(". ") == 0 and error.value.exit_code == 2
+    assert started.config.read_bytes() == before
+    with pytest.raises(InputError, match="no setting 'foo'"):
+        command(project, "a", "", "foo=1", resume=True)
+
+
+def test_a_resumed_run_takes_the_same_command_and_another_device(
+    project: Project, started: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    def note(project: Project, folder: RunFolder, settings: RunSettings, *_: object) -> None:
+        given.append(settings)
+
+    monkeypatch.setattr(pipeline, "start", note)
+    own = ("retraining.warm_start.steps=3", 'retraining.budget={"steps": 7}')
+    command(project, "a", "tiny", *own, seed=5, device="cpu", resume=True)
+    command(project, "a", "", resume=True)
+    kept = started.settings()
+    assert given == [kept.model_copy(update={"device": "cpu"}), kept]
 
 
 def test_devices_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
