@@ -10,6 +10,7 @@ from SAMSemiSegLib.foundation.model import FOUNDATION
 from SAMSemiSegLib.foundation.weights import resolve_name
 from SAMSemiSegLib.preprocessing.stage import require_labels
 from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.pseudolabels.clean import channels_of
 from SAMSemiSegLib.retraining import student as retraining
 from SAMSemiSegLib.run.settings import RunSettings
 
@@ -19,12 +20,20 @@ def check_before_start(project: Project, settings: RunSettings) -> None:
     a run.
 
     Raises:
-        InputError: no label; an unknown model, strategy, method or option; no such weights file.
+        InputError: no label; an unknown model, strategy, method, option or label; no such weights
+            file.
     """
     require_labels(project)
     FOUNDATION[resolve_name(settings.foundation.name)]
     finetuning.read_options(settings.finetuning)
     retraining.read_options(settings.retraining)
+    names = project.label_set.names
+    for setting, choice in {
+        "pseudolabels.largest_component": settings.pseudolabels.largest_component,
+        "pseudolabels.fill_holes": settings.pseudolabels.fill_holes,
+        "retraining.largest_component": settings.retraining.largest_component,
+    }.items():
+        channels_of(choice, names, setting)
     weights = settings.foundation.weights
     if weights is not None and not Path(weights).expanduser().is_file():
         raise InputError(f"There is no weights file '{weights}'; check foundation.weights.")

@@ -203,6 +203,9 @@ class RetrainingSettings(Settings):
     final_model: Literal["last", "ema"] = "last"
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Overlap of the sliding window at prediction."""
+    largest_component: bool | list[str] = False
+    """Keep only the largest component, of all labels or of those named, in what the V-Net gives at
+    last: the table, the segmentations offered for review, and the exported model's."""
 
 
 class RunSettings(Settings):

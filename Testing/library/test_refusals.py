@@ -62,6 +62,8 @@ def command(
         ("foundation.weights=nope.pth", "nope.pth"),
         ("retraining.options.nope=1", "retraining.options.nope"),
         ("finetuning.options.rank=-3", "finetuning.options.rank"),
+        ('pseudolabels.fill_holes=["body"]', "pseudolabels.fill_holes names 'body'.*head, tail"),
+        ('retraining.largest_component=["body"]', "retraining.largest_component names 'body'"),
     ],
 )
 def test_a_name_that_is_not_there_costs_no_run(

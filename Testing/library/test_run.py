@@ -15,14 +15,20 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy import ndimage
 
 from SAMSemiSegLib.errors import Cancelled, DiskFullError
+from SAMSemiSegLib.evaluation.metrics import compare_labels
+from SAMSemiSegLib.evaluation.scores import Scores
+from SAMSemiSegLib.export.predictor import Predictor
+from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.project.importing import import_cases
 from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.run.events import read_events
 from SAMSemiSegLib.run.folder import RunFolder
 from SAMSemiSegLib.run.state import run_state
+from SAMSemiSegLib.volumes.reading import read_image, read_labels
 
 PhantomSet = Callable[..., tuple[Path, Path]]
 
@@ -135,6 +141,37 @@ def test_a_whole_run_leaves_all_it_promises(project: Project) -> None:
     offered = [case for case in Project.load(project.folder).cases if case.status == "pseudo"]
     assert len(offered) == 3 and all(case.confidence is not None for case in offered)
     assert run_state(folder).state == "complete"
+
+
+def test_the_table_the_proposals_and_the_model_keep_the_same_components(project: Project) -> None:
+    """All 3 are cleaned alike; the pseudo-labels, which have a setting of their own, are not."""
+    settings = ["pseudolabels.largest_component=false", "retraining.largest_component=true"]
+    # A net that has learned next to nothing sees its labels everywhere.
+    settings += ["mixed_precision=no", "retraining.budget.steps=1", 'export=["torchscript"]']
+    words = [word for setting in settings for word in ("--set", setting)]
+    done = train(project, "a", "--preset", "tiny", *words)
+    assert done.returncode == 0, done.stderr
+    folder = run_folder(project, "a")
+    predictor = Predictor.load(folder / "model", "cpu")
+    preprocessor = Preprocessor(predictor.card.plan)
+    rows = Scores.from_json(folder / "evaluation" / "re-trained.json").rows
+    cleaned = 0
+    for case in Project.load(project.folder).cases:
+        volume = read_image(project.path(case.image))
+        found = predictor.predict(volume).array
+        probabilities = predictor.predict_probabilities(volume)
+        cleaned += int((preprocessor.back(probabilities, volume.geometry) != found).sum())
+        if case.status == "pseudo":
+            path = folder / "proposals" / f"{case.id}.seg.nrrd"
+            offered, _ = read_labels(path, (1, 2), volume.geometry)
+            assert (offered.array != found).mean() < 1e-3
+            assert all(ndimage.label(offered.array == channel)[1] <= 1 for channel in (1, 2))
+        elif case.role == "evaluation":
+            reference, _ = read_labels(project.path(case.reference), (1, 2), volume.geometry)
+            measured = compare_labels(found, reference.array, ["head", "tail"], (1, 1, 1))
+            table = {row.label: row.metrics.dice for row in rows if row.case == case.id}
+            assert table == pytest.approx({k: m.dice for k, m in measured.items()}, abs=1e-3)
+    assert cleaned > 0, "nothing to clean"
 
 
 def test_killed_at_any_stage_and_resumed_gives_the_same_weights(project: Project) -> None:
