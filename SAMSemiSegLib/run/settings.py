@@ -28,7 +28,9 @@ class Budget(Settings):
     """How long a training stage lasts.
 
     ``minutes`` wins over ``steps``: after a few timed steps the number of steps that fits is fixed
-    once and kept in the checkpoint, so that a resumed run does the same steps.
+    once and kept in the checkpoint, so that a resumed run does the same steps. Where a strategy
+    keeps what it has computed (``ect``), steps become faster: there it is fixed anew after each
+    quarter.
     """
 
     steps: Positive = 1000
