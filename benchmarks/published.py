@@ -23,8 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from SAMSemiSegLib.atomic import write_json, write_text
 from SAMSemiSegLib.errors import InputError
-from SAMSemiSegLib.project.importing import import_cases, read_list
+from SAMSemiSegLib.project.importing import import_cases
 from SAMSemiSegLib.project.label_set import LabelSet
+from SAMSemiSegLib.project.matching import read_list
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.volumes.volume import Geometry, Volume
 
