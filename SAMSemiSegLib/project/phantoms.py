@@ -27,7 +27,7 @@ def make_phantom(shape: Shape = SHAPE, seed: int = 0) -> tuple[Volume, Volume]:
     """
     from scipy.ndimage import gaussian_filter
 
-    from SAMSemiSegLib.volumes.volume import Geometry, Volume
+    from SAMSemiSegLib.volumes.volume import Geometry, Volume, shape_of
 
     random = np.random.default_rng(seed)
     size = np.array(shape)
