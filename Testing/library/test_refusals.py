@@ -15,7 +15,7 @@ from SAMSemiSegLib.command.demo import demo
 from SAMSemiSegLib.command.train import train
 from SAMSemiSegLib.errors import DiskFullError, InputError
 from SAMSemiSegLib.preprocessing.stage import prepare
-from SAMSemiSegLib.project.importing import add_case, import_cases
+from SAMSemiSegLib.project.importing import add_case
 from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.run import pipeline
@@ -31,14 +31,12 @@ from SAMSemiSegLib.training import devices
 from SAMSemiSegLib.training.context import Context
 
 PhantomSet = Callable[..., tuple[Path, Path]]
+MakeProject = Callable[..., Project]
 
 
 @pytest.fixture
-def project(tmp_path: Path, write_phantom_set: PhantomSet) -> Project:
-    images, labels = write_phantom_set(tmp_path / "scans", 2, seed=1)
-    project = Project.create(tmp_path / "project", LabelSet.parse("head=1,tail=2"))
-    import_cases(project, images, labels, 1)
-    return project
+def project(tmp_path: Path, phantom_project: MakeProject) -> Project:
+    return phantom_project(tmp_path, 2, 1, seed=1)
 
 
 def command(
@@ -76,12 +74,8 @@ def test_a_name_that_is_not_there_costs_no_run(
     assert not (project.folder / "runs").exists()
 
 
-def test_a_project_without_label_costs_no_run(
-    tmp_path: Path, write_phantom_set: PhantomSet
-) -> None:
-    images, _ = write_phantom_set(tmp_path / "scans", 1)
-    project = Project.create(tmp_path / "project", LabelSet.parse("head"))
-    import_cases(project, images)
+def test_a_project_without_label_costs_no_run(tmp_path: Path, phantom_project: MakeProject) -> None:
+    project = phantom_project(tmp_path, 1, with_labels=False)
     with pytest.raises(InputError, match="label at least one"):
         check_before_start(project, load_settings("tiny"))
 

@@ -23,29 +23,22 @@ from SAMSemiSegLib.evaluation.scores import Scores
 from SAMSemiSegLib.export.predictor import Predictor
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.project.importing import import_cases
-from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.run.events import read_events
 from SAMSemiSegLib.run.folder import RunFolder
 from SAMSemiSegLib.run.state import run_state
 from SAMSemiSegLib.volumes.reading import read_image, read_labels
 
-PhantomSet = Callable[..., tuple[Path, Path]]
+MakeProject = Callable[..., Project]
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @pytest.fixture
-def project(tmp_path: Path, write_phantom_set: PhantomSet) -> Project:
+def project(tmp_path: Path, phantom_project: MakeProject) -> Project:
     """Two labeled phantoms, three unlabeled, two for evaluation, in a folder whose name has a
     space and non-ASCII letters."""
-    folder = tmp_path / "Größe ä 1"
-    images, labels = write_phantom_set(folder / "scans", 7, seed=1, shape=(32, 32, 24))
-    project = Project.create(folder / "project", LabelSet.parse("head=1,tail=2"))
-    import_cases(
-        project, images, labels, 2, None, 2, copy=False, keep_references=False, progress=None
-    )
-    return project
+    return phantom_project(tmp_path / "Größe ä 1", 7, 2, 2, seed=1, shape=(32, 32, 24))
 
 
 def train_command(project: Project, run: str, *arguments: str) -> list[str]:
@@ -245,10 +238,8 @@ def test_a_run_is_not_started_twice_nor_resumed_unstarted(project: Project) -> N
     assert never.returncode == 2 and "no run to resume" in never.stderr
 
 
-def test_no_label_is_one_sentence(tmp_path: Path, write_phantom_set: PhantomSet) -> None:
-    images, _ = write_phantom_set(tmp_path / "scans", 2, seed=1, shape=(32, 32, 24))
-    project = Project.create(tmp_path / "project", LabelSet.parse("head=1,tail=2"))
-    import_cases(project, images, None, None, None, None, copy=False, keep_references=False)
+def test_no_label_is_one_sentence(tmp_path: Path, phantom_project: MakeProject) -> None:
+    project = phantom_project(tmp_path, 2, with_labels=False)
     done = train(project, "a", "--preset", "tiny")
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1 and "label at least one" in done.stderr
@@ -289,9 +280,7 @@ def test_a_full_disk_ends_in_a_sentence(project: Project, tmp_path: Path) -> Non
     try:
         moved = Project.create(small / "project", project.label_set)
         scans = project.folder.parent / "scans"
-        import_cases(
-            moved, scans / "images", scans / "labels", 2, None, 2, copy=False, keep_references=False
-        )
+        import_cases(moved, scans / "images", scans / "labels", 2, evaluate=2)
         full = ["--preset", "tiny", "--set", "retraining.net.width=4"]
         full += ["--set", "checkpoint_minutes=0.001", "--set", "retraining.budget.steps=400"]
         done = train(moved, "full", *full)
