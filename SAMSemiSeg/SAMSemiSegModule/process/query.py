@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import IO, Any, Protocol
 
 from slicer.i18n import tr as _
 
-from SAMSemiSegModule.process.command import ChildCommand
+from SAMSemiSegModule.process.command import ChildCommand, ownGroup
 from SAMSemiSegModule.process.runner import LONGEST_LAST_LINE
 from SAMSemiSegModule.process.tree import ProcessTree
 
@@ -43,16 +42,13 @@ class CommandQuery:
             "import sys; sys.path.insert(0, sys.argv.pop(1)); sys.argv[0] = 'samsemiseg'; "
             "from SAMSemiSegLib.command.app import main; main()"
         )
-        flags = {"creationflags": 0x08000000} if sys.platform == "win32" else {}
-        group = {} if sys.platform == "win32" else {"start_new_session": True}
         self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
             [command.python, "-c", script, str(command.library), *arguments, "--json"],
             env=command.environment or None,
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=self._errors,
-            **flags,
-            **group,
+            **ownGroup(),
         )
 
     def poll(self) -> Any | None:
