@@ -31,6 +31,11 @@ $(STAMP): pyproject.toml
 	# Slicer's own MRML and Qt, for the module's tests; there are no wheels for every platform.
 	$(BIN)/pip install -q -e ".[slicer-test]" 2>/dev/null || \
 	  echo "slicer-core or PySide6 is missing: the module's tests will be skipped"
+	# SAM 2's networks, for their tests. Built by itself the package would fetch a second torch of
+	# gigabytes, and its torchvision is of use to its predictors alone.
+	$(BIN)/pip install -q setuptools wheel iopath hydra-core 2>/dev/null && \
+	  SAM2_BUILD_CUDA=0 $(BIN)/pip install -q --no-deps --no-build-isolation sam2==1.1.0 \
+	  2>/dev/null || echo "sam2 is missing: its tests will be skipped"
 	touch $(STAMP)
 
 clean:

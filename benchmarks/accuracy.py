@@ -37,6 +37,8 @@ from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.project.importing import import_cases
 from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.run.presets import load_settings
+from SAMSemiSegLib.run.settings import RunSettings
 
 FIGURES = ("dice", "jaccard", "asd_mm", "hd95_mm", "asd_voxels", "hd95_voxels")
 
@@ -82,7 +84,7 @@ def run(
     methods: str = typer.Option("", help="Semi-supervised methods: all, or names with commas."),
     variants: str = typer.Option("plain,sfr,sfr+", help="Of each method."),
     minutes: float = typer.Option(0, help="Total training time of each row; 0: the preset's."),
-    share: float = typer.Option(0.5, help="Part of the minutes for the foundation model."),
+    writing: float = typer.Option(0, help="Of these, minutes to write the pseudo-labels in."),
     name: str = typer.Option("default", help="Name of the configuration in the table."),
     assignments: list[str] = typer.Option([], "--set", help="One setting, as key=value."),
     baseline: bool = typer.Option(True, help="Also train supervised only."),
@@ -103,11 +105,7 @@ def run(
     preset = preset or ("balanced" if isinstance(source, Dataset) else "published")
     settings = list(assignments)
     if minutes:
-        settings += [
-            f"supervised_budget.minutes={minutes}",
-            f"finetuning.budget.minutes={share * minutes}",
-            f"retraining.budget.minutes={(1 - share) * minutes}",
-        ]
+        settings += budgets(load_settings(preset, settings), minutes, writing)
     settings.append(f"supervised_baseline={json.dumps(baseline and not methods)}")
     for start, seed, row in itertools.product(first, seeds, rows(methods, variants)):
         own = source.method_settings.get(row.method, ()) if preset == "published" else ()
@@ -167,6 +165,25 @@ def methods(results: Path = typer.Argument(RESULTS), markdown: bool = False) -> 
     columns = ("Set", "Labels", "Configuration", "Method", "Variant", "Dice %", "HD95 mm")
     columns += ("Failed", "Published", "Minutes")
     show(columns, [list(line) for line in ranking(read(results), _published)], markdown)
+
+
+def budgets(settings: RunSettings, minutes: float, writing: float) -> list[str]:
+    """Assignments that give each row ``minutes`` in all, shared out as ``settings`` do.
+
+    Supervised training has all of them; the stages with the foundation model those that are left
+    when ``writing`` minutes are kept for the pseudo-labels.
+    """
+    stages = {
+        "retraining.warm_start": settings.retraining.warm_start,
+        "finetuning.budget": settings.finetuning.budget,
+        "retraining.budget": settings.retraining.budget,
+    }
+    own = {name: budget.minutes for name, budget in stages.items() if budget is not None}
+    if None in own.values():
+        raise InputError("--minutes needs a preset whose budgets are given in minutes.")
+    factor = (minutes - writing) / sum(filter(None, own.values()))
+    shared = [f"{name}.minutes={round(factor * (own[name] or 0), 3)}" for name in own]
+    return [f"supervised_budget.minutes={minutes}", *shared]
 
 
 def _published(dataset: str, labels: int, row: str) -> float | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import statistics
 from collections.abc import Callable, Sequence
@@ -24,7 +25,15 @@ from SAMSemiSegLib.retraining.ssl.method import METHODS
 
 MODES = {"plain": "off", "sfr": "on", "sfr+": "selected"}
 
-STAGE2 = ("preprocessed", "finetuning", "pseudolabels", "evaluation/pseudo-labels.json")
+PREPARED = ("preprocessed",)
+STAGE2 = (
+    "preprocessed",
+    "warm-start",
+    "finetuning",
+    "pseudolabels",
+    "evaluation/warm start.json",
+    "evaluation/pseudo-labels.json",
+)
 STAGE3 = ("retraining", "evaluation/re-trained.json")
 
 
@@ -78,8 +87,11 @@ def rows(methods: str, variants: str) -> list[Row]:
 
 def shared_folder(project: Path, key: dict[str, Any]) -> Path:
     """Where the stages before re-training are kept for runs that agree in them."""
-    before = [s for s in key["settings"] if not s.startswith(("retraining.", "supervised_"))]
-    told = json.dumps([key["preset"], key["seed"], before])
+    later = re.compile(r"retraining\.(?!warm_start|net)|supervised_")
+    before = [s for s in key["settings"] if not later.match(s)]
+    # A method that works with some norms only has a V-Net, and a warm start, of its own.
+    norms = sorted(METHODS[key["method"]].needs.norms) if key.get("method") else []
+    told = json.dumps([key["preset"], key["seed"], before, norms])
     return project / "shared" / hashlib.sha1(told.encode()).hexdigest()[:12]
 
 
@@ -97,7 +109,7 @@ def take_over(row: Row, folder: Path, shared: Path, sfr: Path, settings: Sequenc
     seconds = 0.0
     online = "retraining.selection.alternation=online" in settings
     if row.variant == "plain":
-        _link(shared, folder, STAGE2[:1])
+        _link(shared, folder, PREPARED)
     elif row.method and (shared / "seconds.json").exists():
         _link(shared, folder, STAGE2)
         seconds = _seconds(shared, "seconds.json")
@@ -124,10 +136,10 @@ def keep(row: Row, folder: Path, shared: Path) -> float:
     write_json(folder / "seconds.json", {"seconds": seconds})
     if row.method and not (shared / "seconds.json").exists():
         if row.variant == "plain":
-            _link(folder, shared, STAGE2[:1])
+            _link(folder, shared, PREPARED)
         else:
             _link(folder, shared, STAGE2)
-            early = sum(stages.get(stage, 0.0) for stage in STAGE2[:3])
+            early = sum(stages.get(stage, 0.0) for stage in STAGE2)
             write_json(shared / "seconds.json", {"seconds": early})
     return seconds
 

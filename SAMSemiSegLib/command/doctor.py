@@ -89,7 +89,12 @@ def examine() -> dict[str, Any]:
         "free_memory_gb": free_memory() / 2**30,
         "free_disk_gb": shutil.disk_usage(Path.cwd()).free / 2**30,
         "weights": [
-            {"name": row.name, "state": row.cached or f"to fetch, {row.megabytes:g} MB"}
+            {"name": row.name, "state": row.cached or _still_missing(row.url, row.megabytes)}
             for row in list_weights()
         ],
     }
+
+
+def _still_missing(url: str | None, megabytes: float) -> str:
+    """How weights that are not on this machine get here."""
+    return "to be given as foundation.weights" if url is None else f"to fetch, {megabytes:g} MB"

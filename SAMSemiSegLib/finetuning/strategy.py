@@ -8,7 +8,7 @@ canvas, slices, a sequence) is its own affair.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -74,11 +74,14 @@ class FinetuningStrategy(nn.Module, ABC):
         window: voxels along x, y, z of the crops it is trained on; None: whole volumes.
         variants: number of augmentations that each volume has over the training; None: a new one
             in every step.
+        guide: from a volume (X, Y, Z) to the probabilities (K, X, Y, Z) of the V-Net trained so
+            far, for strategies that are ``guided``; whoever builds the strategy sets it.
     """
 
     mirror_axes: tuple[int, ...] = ()
     window: tuple[int, int, int] | None = None
     variants: int | None = None
+    guide: Callable[[Tensor], Tensor] | None = None
 
     class Options(Settings):
         """Settings of the strategy's own."""
@@ -87,6 +90,7 @@ class FinetuningStrategy(nn.Module, ABC):
     title: ClassVar[str]
     source: ClassVar[str]
     uses_unlabeled: ClassVar[bool] = False
+    guided: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -96,6 +96,8 @@ class FoundationEntry:
     """Builds the architecture with random weights."""
     convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
     """From the official file's names to ours, where they differ."""
+    requires: Callable[[], object] | None = None
+    """Raises an ``InputError`` where the optional package that the model needs is missing."""
 
 
 FOUNDATION: Registry[FoundationEntry] = Registry(

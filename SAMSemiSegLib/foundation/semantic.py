@@ -36,8 +36,10 @@ class SemanticDecoder(nn.Module):
         decoder = copy.deepcopy(decoder)
         self.transformer = decoder.transformer
         self.output_upscaling = decoder.output_upscaling
-        # SAM's IoU token attends to the others; it stays although its estimate is not used.
+        # SAM's IoU token, and SAM 2's on whether there is an object, attend to the others; they
+        # stay although their estimates are not used.
         self.iou_token = decoder.iou_token
+        self.obj_score_token = getattr(decoder, "obj_score_token", None)
         pretrained, networks = decoder.mask_tokens, decoder.output_hypernetworks_mlps
         assert isinstance(pretrained, nn.Embedding) and isinstance(networks, nn.ModuleList)
         self.mask_tokens = nn.Embedding(channels, pretrained.embedding_dim)
@@ -77,7 +79,10 @@ class SemanticDecoder(nn.Module):
         assert isinstance(self.transformer, nn.Module)
         assert isinstance(self.output_upscaling, nn.Module)
         batch, channels, height, width = embedding.shape
-        tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        before = [self.iou_token.weight]
+        if self.obj_score_token is not None:
+            before.insert(0, self.obj_score_token.weight)
+        tokens = torch.cat([*before, self.mask_tokens.weight])
         tokens = tokens.unsqueeze(0).expand(batch, -1, -1)
         if prompts is not None:
             tokens = torch.cat([tokens, prompts.to(tokens.dtype)], 1)
@@ -86,7 +91,11 @@ class SemanticDecoder(nn.Module):
         source = source.transpose(1, 2).reshape(batch, channels, height, width)
         upscaled = self.output_upscaling(source)
         weights = torch.stack(
-            [net(answers[:, 1 + k]) for k, net in enumerate(self.output_hypernetworks_mlps)], 1
+            [
+                net(answers[:, len(before) + k])
+                for k, net in enumerate(self.output_hypernetworks_mlps)
+            ],
+            1,
         )
         return torch.einsum("bkc,bchw->bkhw", weights, upscaled)
 

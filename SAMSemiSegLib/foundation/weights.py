@@ -103,7 +103,7 @@ def fetch(entry: FoundationEntry, progress: cache.Progress | None = None) -> Pat
         log.warning("The cached weights '%s' are damaged; they are fetched again.", target)
         cache.remove(entry.name)
     cache.make_cache_folder()
-    if entry.weights.sha256 is None:
+    if entry.weights.sha256 is None and entry.weights.url is not None:
         log.warning(
             "No SHA-256 is published for the weights of '%s'; only their MD5 is checked.",
             entry.name,
@@ -184,11 +184,14 @@ def load_model(
     """The foundation model of the settings with its weights, on ``device``, in eval mode.
 
     Raises:
-        InputError: unknown name, or weights that cannot be had or do not fit.
+        InputError: unknown name, a package that is not installed, or weights that cannot be had
+            or do not fit.
     """
     from SAMSemiSegLib.foundation.model import FOUNDATION
 
     entry = FOUNDATION[resolve_name(settings.name, device)]
+    if entry.requires is not None:
+        entry.requires()  # before anything is fetched
     if settings.weights is not None:
         path = Path(settings.weights).expanduser()
         tensors = read_weights(path)

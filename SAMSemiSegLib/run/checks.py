@@ -6,6 +6,7 @@ from pathlib import Path
 
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.finetuning import stage as finetuning
+from SAMSemiSegLib.finetuning.strategy import STRATEGIES
 from SAMSemiSegLib.foundation.model import FOUNDATION
 from SAMSemiSegLib.foundation.weights import resolve_name
 from SAMSemiSegLib.preprocessing.stage import require_labels
@@ -20,11 +21,13 @@ def check_before_start(project: Project, settings: RunSettings) -> None:
     a run.
 
     Raises:
-        InputError: no label; an unknown model, strategy, method, option or label; no such weights
-            file.
+        InputError: no label; an unknown model, strategy, method, option or label; a package or
+            weights file that is not there.
     """
     require_labels(project)
-    FOUNDATION[resolve_name(settings.foundation.name)]
+    model = FOUNDATION[resolve_name(settings.foundation.name)]
+    if model.requires is not None:
+        model.requires()
     finetuning.read_options(settings.finetuning)
     retraining.read_options(settings.retraining)
     names = project.label_set.names
@@ -34,6 +37,18 @@ def check_before_start(project: Project, settings: RunSettings) -> None:
         "retraining.largest_component": settings.retraining.largest_component,
     }.items():
         channels_of(choice, names, setting)
+    strategy = STRATEGIES[settings.finetuning.strategy]
+    pseudo_labels = settings.retraining.pseudo_label_mode != "off" and bool(project.unlabeled)
+    if strategy.guided and pseudo_labels and settings.retraining.warm_start is None:
+        raise InputError(
+            f"{strategy.title} needs a V-Net trained before it; set retraining.warm_start.minutes, "
+            "or choose another finetuning.strategy."
+        )
     weights = settings.foundation.weights
     if weights is not None and not Path(weights).expanduser().is_file():
         raise InputError(f"There is no weights file '{weights}'; check foundation.weights.")
+    if weights is None and model.weights is not None and model.weights.url is None:
+        raise InputError(
+            f"The weights of '{model.name}' cannot be fetched; set foundation.weights to their "
+            "file."
+        )

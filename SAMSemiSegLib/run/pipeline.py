@@ -237,6 +237,7 @@ class Pipeline:
         if self.settings.retraining.pseudo_label_mode != "off" and unlabeled:
             strategy = build_strategy(self.settings, labels.channels, self.context)
             vnet = partial(self._probabilities, warm) if warm is not None else None
+            strategy.guide = partial(self._segment, warm) if warm is not None else None
             finetune(
                 strategy,
                 [*(case for case in cases if case.part == "labeled"), *confident.values()],
@@ -316,15 +317,17 @@ class Pipeline:
         )
 
     def _probabilities(self, trained: RetrainedNet, case: PreparedCase) -> np.ndarray[Any, Any]:
-        probabilities = predict_probabilities(
+        return self._segment(trained, torch.from_numpy(np.array(case.image))).numpy()
+
+    def _segment(self, trained: RetrainedNet, image: torch.Tensor) -> torch.Tensor:
+        return predict_probabilities(
             trained.net.to(self.context.device),
-            torch.from_numpy(np.array(case.image)),
+            image,
             trained.patch,
             self.settings.retraining.overlap,
             self.context.device,
             self.context.autocast_dtype,
         )
-        return probabilities.numpy()
 
     def _pseudo_probabilities(
         self,

@@ -37,6 +37,11 @@ def published() -> Iterator[ModuleType]:
     sys.path.remove(str(BENCHMARKS))
 
 
+@pytest.fixture(scope="module")
+def accuracy(published: ModuleType) -> ModuleType:
+    return importlib.import_module("accuracy")
+
+
 def small(published: ModuleType, name: str, training: int = 4, evaluation: int = 2) -> Any:
     """The configuration for so few cases; lists and layout stay."""
     configuration = published.load_configuration(name)
@@ -185,12 +190,11 @@ def test_what_is_missing_is_said(published: ModuleType, tmp_path: Path) -> None:
 
 
 def test_all_rows_of_a_method_once_each(
-    published: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    published: ModuleType, accuracy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from SAMSemiSegLib.command.app import app
     from SAMSemiSegLib.run.events import read_events
 
-    accuracy = importlib.import_module("accuracy")
     configuration = small(published, "la2018")
     monkeypatch.setattr(accuracy, "load_configuration", lambda name: configuration)
     data, results = tmp_path / "set", tmp_path / "results.jsonl"
@@ -209,7 +213,7 @@ def test_all_rows_of_a_method_once_each(
     for _ in range(2):  # the second time all is there
         accuracy.run(
             dataset="la2018", data=data, labels=1, first=[0], seeds=[0], preset="tiny",
-            methods="mean_teacher", variants="sfr+,plain,sfr", minutes=0, share=0.5, name="t",
+            methods="mean_teacher", variants="sfr+,plain,sfr", minutes=0, writing=0, name="t",
             assignments=["retraining.selection.rounds=1", "device=cpu"], baseline=True,
             unlabeled=0, results=results, workspace=work,
         )  # fmt: skip
@@ -236,3 +240,17 @@ def test_all_rows_of_a_method_once_each(
     assert dice == sorted(dice, reverse=True)
     assert {line[8] for line in ranked} == {"29.7", "74.4", "81.0"}
     assert json.loads(results.read_text().splitlines()[0])["method"] == "mean_teacher"
+
+
+def test_minutes_are_shared_out_as_the_preset_does(accuracy: ModuleType) -> None:
+    given = accuracy.budgets(load_settings("quick", ["finetuning.budget.minutes=1"]), 30, 3)
+    settings = load_settings("quick", given)
+    assert settings.supervised_budget is not None and settings.supervised_budget.minutes == 30
+    own = load_settings("quick", ["finetuning.budget.minutes=1"]).retraining
+    shared = settings.retraining.budget.minutes, settings.finetuning.budget.minutes
+    assert shared[0] is not None and shared[1] is not None and own.budget.minutes is not None
+    assert shared[0] / shared[1] == pytest.approx(own.budget.minutes, rel=0.01)
+    warm = settings.retraining.warm_start
+    assert sum(shared) + (warm.minutes or 0 if warm else 0) == pytest.approx(27, abs=0.01)
+    with pytest.raises(InputError, match="in minutes"):
+        accuracy.budgets(load_settings("paper"), 30, 0)

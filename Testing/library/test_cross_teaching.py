@@ -130,6 +130,16 @@ def test_evicted_embeddings_come_back_the_same() -> None:
     assert kept.cache.computed == 9
 
 
+def test_strong_views_are_drawn_in_full_precision() -> None:
+    """Steps run under bf16 on some processors; the bias field failed there."""
+    half, full = build(TINY[0]).eval(), build(TINY[0]).eval()
+    for variant in range(6):
+        with torch.autocast("cpu", torch.bfloat16):
+            one = half._embeddings(ball(variant=variant), [2], "strong")
+        other = full._embeddings(ball(variant=variant), [2], "strong")
+        torch.testing.assert_close(one.float(), other.float(), atol=0.1, rtol=0.1)
+
+
 @pytest.mark.parametrize("foundation", TINY)
 def test_training_lowers_the_loss_by_lora_alone(foundation: str) -> None:
     strategy = build(foundation).train()

@@ -58,6 +58,8 @@ def command(
         ("finetuning.strategy=nope", "nope"),
         ("foundation.name=nope", "nope"),
         ("foundation.weights=nope.pth", "nope.pth"),
+        # Without the package `sam2` that is what is said.
+        ("foundation.name=medsam2", r"foundation\.weights|samsemiseg\[sam2\]"),
         ("retraining.options.nope=1", "retraining.options.nope"),
         ("finetuning.options.rank=-3", "finetuning.options.rank"),
         ('pseudolabels.fill_holes=["body"]', "pseudolabels.fill_holes names 'body'.*head, tail"),

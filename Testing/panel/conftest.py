@@ -48,10 +48,11 @@ class PreparedAnswers:
         teacher = {"name": "mean_teacher", "title": "Mean Teacher", "needs": ["unlabeled volumes"]}
         small = {"name": "lite_medsam", "title": "LiteMedSAM", "weights": {"megabytes": 39.0}}
         weights = {**small, "megabytes": 39.0, "licence": "Apache-2.0", "cached": False}
+        own = {**weights, "name": "medsam2", "title": "MedSAM-2", "url": None}
         return {
             ("methods",): {"foundation": [small], "finetuning": [lora], "ssl": [teacher]},
             ("doctor",): {"devices": [{"name": "cpu", "about": "2 cores"}], "free_memory_gb": 5.0},
-            ("weights", "list"): [weights],
+            ("weights", "list"): [weights, own],
         }[self._arguments]
 
     def end(self) -> None:

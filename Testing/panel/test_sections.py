@@ -160,6 +160,8 @@ def test_the_library_says_what_can_be_chosen(openProject):
     assert "39 MB, licence Apache-2.0" in ui.weightsLabel.text
     assert "It is downloaded once" in ui.weightsLabel.text
     assert openProject.train._catalog.hasToDownload("lite_medsam")
+    assert not openProject.train._catalog.hasToDownload("medsam2")
+    assert "foundation.weights" in openProject.train._catalog.weightsSentence("medsam2")
     pump(lambda: not openProject.train._catalog._queries)
     openProject.enter()
     assert list(openProject.train._catalog._queries) == ["doctor"]

@@ -98,6 +98,8 @@ class Catalog:
         )
         if row.get("cached"):
             return words + " " + _("On this machine already.")
+        if row.get("url", "") is None:
+            return words + " " + _("Its file is named in the further settings: foundation.weights.")
         return words + " " + _("It is downloaded once, when the training starts.")
 
     def hasToDownload(self, foundation: str) -> bool:
@@ -105,7 +107,10 @@ class Catalog:
         rows = self._answers.get("weights")
         name = foundation if foundation != "auto" else self._automatic()
         known = rows if isinstance(rows, list) else []
-        return any(row.get("name") == name and not row.get("cached") for row in known)
+        return any(
+            row.get("name") == name and not row.get("cached") and row.get("url", "") is not None
+            for row in known
+        )
 
     def _automatic(self) -> str:
         devices = [d.get("name", "") for d in self._answers.get("doctor", {}).get("devices", [])]

@@ -7,9 +7,10 @@ from torch import nn
 from SAMSemiSegLib.foundation.semantic import SemanticDecoder
 
 LINEARS = (
-    r".*\.(q_proj|k_proj|v_proj|out_proj|lin1|lin2)|output_hypernetworks_mlps\.\d+\.layers\.\d+"
+    r".*\.(q_proj|k_proj|v_proj|out_proj|lin1|lin2|mlp\.layers\.\d+)"
+    r"|output_hypernetworks_mlps\.\d+\.layers\.\d+"
 )
-"""Attention, MLPs and hypernetworks."""
+"""Attention, MLPs (``lin1`` and ``lin2`` in SAM, ``mlp.layers`` in SAM 2) and hypernetworks."""
 
 
 def add_decoder_lora(decoder: SemanticDecoder, rank: int) -> None:

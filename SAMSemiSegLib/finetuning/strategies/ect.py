@@ -199,7 +199,9 @@ class ECTStrategy(StitchedStrategy):
             if view == "strong":
                 seed = zlib.crc32(f"{sample.id} {sample.variant}".encode())
                 generator = np.random.default_rng(seed)
-                image = self._strong.intensity(image.cpu(), generator).to(image.device)
+                # A training step computes in half precision where it can; gray values must not.
+                with torch.autocast("cpu", enabled=False):
+                    image = self._strong.intensity(image.cpu(), generator).to(image.device)
             return self.encode_slices(image, self.stitching, missing)
 
         key = None if sample.variant is None else (sample.id, sample.variant, view)

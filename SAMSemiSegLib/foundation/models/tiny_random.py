@@ -8,6 +8,7 @@ import torch
 
 from SAMSemiSegLib.foundation.model import FOUNDATION, FoundationEntry, FoundationModel
 from SAMSemiSegLib.foundation.models.lite_medsam import LiteMedSAM
+from SAMSemiSegLib.foundation.models.sam2 import SAM2, import_sam2
 from SAMSemiSegLib.foundation.models.sam_vit import SamViT
 
 
@@ -30,6 +31,12 @@ def _lite() -> FoundationModel:
     )
 
 
+def _sam2() -> FoundationModel:
+    return _seeded(
+        lambda: SAM2(16, 1, (1, 1, 2, 1), (3,), image_side=256, decoder_depth=1, decoder_mlp=64)
+    )
+
+
 FOUNDATION.register("sam_vit_tiny_random")(
     FoundationEntry(
         "sam_vit_tiny_random", "SAM ViT, 2 layers, random weights (tests)", "none", None, _sam
@@ -38,5 +45,15 @@ FOUNDATION.register("sam_vit_tiny_random")(
 FOUNDATION.register("lite_tiny_random")(
     FoundationEntry(
         "lite_tiny_random", "TinyViT-SAM, 4 layers, random weights (tests)", "none", None, _lite
+    )
+)
+FOUNDATION.register("sam2_tiny_random")(
+    FoundationEntry(
+        "sam2_tiny_random",
+        "SAM 2 Hiera, 5 layers, random weights (tests)",
+        "none",
+        None,
+        _sam2,
+        requires=import_sam2,
     )
 )

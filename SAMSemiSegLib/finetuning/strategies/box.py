@@ -1,0 +1,179 @@
+"""Ask the foundation model what it was made for: the object in a box. The V-Net draws the box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from SAMSemiSegLib.finetuning.adapters.freeze import freeze
+from SAMSemiSegLib.finetuning.boxes import Boxes, largest_parts
+from SAMSemiSegLib.finetuning.replay import Entry, ReplayOptions, ReplayStrategy
+from SAMSemiSegLib.finetuning.strategy import STRATEGIES, Prediction, Sample
+from SAMSemiSegLib.foundation.model import FoundationModel
+from SAMSemiSegLib.foundation.semantic import SemanticDecoder
+from SAMSemiSegLib.run.settings import (
+    Fraction,
+    Positive,
+    PseudoLabelSettings,
+    StitchingSettings,
+)
+from SAMSemiSegLib.training.losses import segmentation_loss
+from SAMSemiSegLib.training.progress import Progress
+
+
+@STRATEGIES.register("box")
+class BoxStrategy(ReplayStrategy):
+    """Slice by slice, with a box around what the warm-started V-Net found. The model is good at
+    outlines that it is pointed to, whatever the contrast, and knows no anatomy; the V-Net knows
+    where to look. The encoder stays frozen; the decoder learns the outlines of the labels."""
+
+    name = "box"
+    title = "Boxes by the V-Net (slice by slice)"
+    source = (
+        "own; the model: Ma et al., Segment anything in medical images, Nature Communications 2024"
+    )
+    guided = True
+
+    class Options(ReplayOptions):
+        """Settings of the strategy's own."""
+
+        side: Positive = 256
+        """Pixels of a slice's longer side as the model sees it; a step costs the square of it."""
+        slices: Positive = 8
+        """Slices that pass through the model at a time, and in a step."""
+        margin: Fraction = 0.015
+        """Between the V-Net's mask and the box, as a share of the slice's longer side; in training
+        the true boxes are moved by up to twice as much."""
+
+    options: Options
+
+    def __init__(
+        self,
+        foundation: FoundationModel,
+        channels: int,
+        stitching: StitchingSettings,
+        options: Options,
+    ) -> None:
+        super().__init__(foundation, channels, stitching, options)
+        freeze(foundation)
+        self.foundation = foundation
+        decoder = SemanticDecoder(foundation.mask_decoder, 1, "pretrained")
+        first = foundation.mask_decoder.mask_tokens.weight[:1]  # type: ignore[union-attr,index]
+        with torch.no_grad():
+            decoder.mask_tokens.weight.copy_(first)  # the mask that SAM gives for a clear prompt
+        self.decoder = decoder.requires_grad_(True)
+
+    def step(
+        self, labeled: Sequence[Sample], unlabeled: Sequence[Sample], progress: Progress
+    ) -> dict[str, Tensor]:
+        """½(CE + Dice) of the masks in true, shaken boxes on some slices of each volume."""
+        losses = [self._sample_loss(sample, progress) for sample in labeled]
+        return {"supervised": torch.stack(losses).mean()}
+
+    def _sample_loss(self, sample: Sample, progress: Progress) -> Tensor:
+        seen = self.seen(sample, progress)
+        labels = seen["labels"]
+        boxes = Boxes.around(labels, self.channels)
+        if not len(boxes):  # the augmentation has moved everything out of view
+            return 0 * next(self.decoder.parameters()).sum()
+        reach = self.options.margin * max(labels.shape[1:])
+        boxes = boxes.grown(reach).shaken(2 * reach)
+        logits = self.outline(seen["embedding"].float(), boxes, labels)
+        truth = labels[boxes.slices].long()
+        classes = boxes.classes.to(truth.device).view(-1, 1, 1)
+        target = torch.where(truth == 255, truth, (truth == classes).long())
+        return segmentation_loss(torch.stack([torch.zeros_like(logits), logits], 1), target)
+
+    def encoded(self, sample: Sample) -> Entry:
+        """Embeddings of random slices that show something, and their labels."""
+        assert sample.labels is not None
+        axis = self.stitching.axis
+        labels = sample.labels.movedim(axis, 0)
+        shown = ((labels > 0) & (labels < self.channels)).any(2).any(1).nonzero()[:, 0]
+        if not len(shown):
+            shown = torch.arange(len(labels), device=labels.device)
+        chosen = shown[torch.randperm(len(shown))[: self.options.slices].to(shown.device)]
+        images = sample.image.movedim(axis, 0)[chosen]
+        return {"embedding": self.encode(images).half(), "labels": labels[chosen].contiguous()}
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Embeddings (S, 256, h, w) of slices (S, H, W), each enlarged to ``side`` and padded at
+        its ends, one by one: the model scales the gray values of each by itself."""
+        height, width = self._seen_size(images)
+        multiple = self.foundation.multiple
+        pad = (0, -width % multiple, 0, -height % multiple)
+        parts = []
+        for image in images:
+            seen = F.interpolate(image[None, None].float(), (height, width), mode="bicubic")
+            parts.append(self.foundation.encode(F.pad(seen, pad, value=float(seen.min()))))
+        return torch.cat(parts)
+
+    def _seen_size(self, images: Tensor) -> tuple[int, int]:
+        factor = self.options.side / max(images.shape[-2:])
+        return max(1, round(images.shape[-2] * factor)), max(1, round(images.shape[-1] * factor))
+
+    def outline(self, embedding: Tensor, boxes: Boxes, images: Tensor) -> Tensor:
+        """Logits (N, H, W) of what is in each box.
+
+        Args:
+            embedding: (S, 256, h, w) of the slices.
+            boxes: N, in pixels of the slices.
+            images: (S, H, W), for the size of the slices.
+        """
+        height, width = self._seen_size(images)
+        multiple = self.foundation.multiple
+        padded = (height + -height % multiple, width + -width % multiple)
+        factor = height / images.shape[-2]
+        prompts = self._corner_tokens(boxes.corners.to(embedding.device) * factor, padded)
+        places, no_mask = self.foundation.context_of(embedding)
+        index = boxes.slices.to(embedding.device)
+        logits = self.decoder(embedding[index], places, no_mask, prompts)
+        logits = F.interpolate(logits, padded, mode="bilinear", align_corners=False)
+        logits = logits[..., :height, :width]
+        resized = F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=False)
+        return resized[:, 0]
+
+    def _corner_tokens(self, corners: Tensor, size: tuple[int, int]) -> Tensor:
+        """SAM's embedding (N, 2, 256) of boxes (N, 4) in pixels of a canvas of this size."""
+        encoder = self.foundation.prompt_encoder
+        points = corners.reshape(-1, 2, 2).flip(2) + 0.5  # SAM wants column before row
+        limits = torch.tensor([size[1], size[0]], device=points.device)
+        points = torch.minimum(points.clamp_min(0), limits)
+        tokens: Tensor = encoder.pe_layer.forward_with_coords(points, size)  # type: ignore
+        kinds = torch.cat([encoder.point_embeddings[i].weight for i in (2, 3)])  # type: ignore
+        return tokens + kinds
+
+    @torch.no_grad()
+    def predict(self, image: Tensor, settings: PseudoLabelSettings) -> Prediction:
+        """Probabilities along each axis of ``settings.axes``, averaged; where the V-Net found
+        nothing there is no box, and its own probabilities stay."""
+        if self.guide is None:
+            raise ValueError("boxes need a V-Net to draw them: set guide")
+        theirs = self.guide(image).to(image.device)
+        found = largest_parts(theirs.argmax(0), self.channels)
+        axes = settings.axes or (self.stitching.axis,)
+        parts = [self._along(axis, image, found, theirs) for axis in axes]
+        return Prediction(torch.stack(parts).mean(0))
+
+    def _along(self, axis: int, image: Tensor, found: Tensor, theirs: Tensor) -> Tensor:
+        images = image.movedim(axis, 0)
+        foreground = theirs[1:].movedim(1 + axis, 1).clone()
+        reach = self.options.margin * max(images.shape[1:])
+        boxes = Boxes.around(found.movedim(axis, 0), self.channels).grown(reach)
+        shown = boxes.slices.unique()
+        for part in shown.split(self.options.slices) if len(shown) else ():
+            inside = torch.isin(boxes.slices, part)
+            local = Boxes(
+                torch.searchsorted(part, boxes.slices[inside]),
+                boxes.classes[inside],
+                boxes.corners[inside],
+            )
+            seen = images[part.to(images.device)]
+            answers = self.outline(self.encode(seen), local, seen).float().sigmoid()
+            foreground[local.classes - 1, part[local.slices]] = answers.to(foreground)
+        background = (1 - foreground).prod(0, keepdim=True)
+        joined = torch.cat([background, foreground])
+        return (joined / joined.sum(0, keepdim=True).clamp_min(1e-6)).movedim(1, 1 + axis)

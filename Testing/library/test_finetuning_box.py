@@ -1,0 +1,108 @@
+"""Boxes as prompts: where they lie, what they bring, what they ask for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from SAMSemiSegLib.finetuning.boxes import FEWEST, Boxes, largest_parts
+from SAMSemiSegLib.finetuning.strategies.box import BoxStrategy
+from SAMSemiSegLib.finetuning.strategy import Sample
+from SAMSemiSegLib.foundation.model import FOUNDATION
+from SAMSemiSegLib.run.settings import PseudoLabelSettings, StitchingSettings
+from SAMSemiSegLib.training.progress import Progress
+
+
+def build(channels: int = 3, foundation: str = "lite_tiny_random") -> BoxStrategy:
+    torch.manual_seed(3)
+    options = BoxStrategy.Options(side=64, slices=3, replay=2)
+    return BoxStrategy(FOUNDATION[foundation].build(), channels, StitchingSettings(), options)
+
+
+def two_blocks(shape: tuple[int, int, int] = (24, 20, 6)) -> Sample:
+    labels = torch.zeros(shape, dtype=torch.uint8)
+    labels[4:12, 3:9, 1:5] = 1
+    labels[15:20, 10:18, 2:4] = 2
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return Sample("a", labels.float() + 0.1 * noise, labels)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 5))
+def test_a_box_holds_its_class_and_touches_it_on_all_sides(seed: int, channels: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, channels, (4, 9, 7), generator=draw)
+    boxes = Boxes.around(labels, channels)
+    wanted = {
+        (s, k) for s in range(4) for k in range(1, channels) if (labels[s] == k).sum() >= FEWEST
+    }
+    assert set(zip(boxes.slices.tolist(), boxes.classes.tolist(), strict=True)) == wanted
+    for s, k, corners in zip(boxes.slices, boxes.classes, boxes.corners.long(), strict=True):
+        top, left, bottom, right = corners.tolist()
+        mask = labels[s] == k
+        assert mask.sum() == mask[top : bottom + 1, left : right + 1].sum()
+        assert mask[top].any() and mask[bottom].any() and mask[:, left].any()
+        assert mask[:, right].any()
+
+
+def test_specks_make_no_boxes() -> None:
+    labels = torch.zeros(10, 10, 4, dtype=torch.long)
+    labels[1:4, 1:4, :], labels[8:, 8:, 0] = 1, 1
+    kept = largest_parts(labels, 2)
+    assert kept[1:4, 1:4].sum() == 36 and kept[8:].sum() == 0
+
+
+@pytest.mark.parametrize("foundation", ["lite_tiny_random", "sam_vit_tiny_random"])
+def test_the_decoder_learns_what_lies_in_the_boxes(foundation: str) -> None:
+    strategy = build(foundation=foundation).train()
+    optimizer = torch.optim.AdamW([p for p in strategy.parameters() if p.requires_grad], 1e-3)
+    before = {n: p.clone() for n, p in strategy.foundation.named_parameters()}
+    losses = []
+    for step in range(30):
+        torch.manual_seed(step)
+        loss = strategy.step([two_blocks()], [], Progress(step, 30))["supervised"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    # Encoder and prompts stay as they are: what the model knows of outlines is not unlearned.
+    assert all(torch.equal(p, before[n]) for n, p in strategy.foundation.named_parameters())
+
+
+def test_without_boxes_the_v_net_s_word_stands() -> None:
+    strategy = build().eval()
+    image = two_blocks().image
+    calm = torch.tensor([0.8, 0.15, 0.05]).view(3, 1, 1, 1).expand(3, *image.shape)
+    strategy.guide = lambda volume: calm
+    found = strategy.predict(image, PseudoLabelSettings()).probabilities
+    # Nothing is above background anywhere: no box; the order of the classes is the V-Net's.
+    assert (found.argmax(0) == 0).all() and (found[1] > found[2]).all()
+    torch.testing.assert_close(found.sum(0), torch.ones_like(found[0]))
+
+
+@pytest.mark.parametrize("axes", [None, (0, 1, 2)])
+def test_answers_come_only_where_boxes_were(axes: tuple[int, ...] | None) -> None:
+    strategy, sample = build().eval(), two_blocks()
+    assert sample.labels is not None
+    truth = torch.nn.functional.one_hot(sample.labels.long(), 3).movedim(-1, 0).float()
+    strategy.guide = lambda volume: truth
+    found = strategy.predict(sample.image, PseudoLabelSettings(axes=axes)).probabilities
+    torch.testing.assert_close(found.sum(0), torch.ones_like(found[0]))
+    same = (found - truth).abs().amax((0, 1, 2)) < 1e-6
+    if axes is None:  # slices 0 and 5 hold nothing
+        assert same.tolist() == [True, False, False, False, False, True]
+
+
+def test_an_empty_sample_teaches_nothing_and_breaks_nothing() -> None:
+    strategy = build().train()
+    sample = two_blocks()
+    empty: Tensor = torch.zeros_like(sample.image, dtype=torch.uint8)
+    loss = strategy.step([Sample("b", sample.image, empty)], [], Progress(0, 1))["supervised"]
+    loss.backward()
+    assert float(loss.detach()) == 0
+    with pytest.raises(ValueError, match="guide"):
+        strategy.predict(sample.image, PseudoLabelSettings())
