@@ -14,23 +14,21 @@ cropped and scaled, without a spacing, so that distances are in voxels) or as NI
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from SAMSemiSegLib.atomic import write_json, write_text
 from SAMSemiSegLib.errors import InputError
-from SAMSemiSegLib.project.importing import import_cases, read_list
+from SAMSemiSegLib.project.importing import import_cases
 from SAMSemiSegLib.project.label_set import LabelSet
+from SAMSemiSegLib.project.matching import read_list
 from SAMSemiSegLib.project.project import Project
-from SAMSemiSegLib.volumes.volume import Geometry, Volume
+from SAMSemiSegLib.volumes.volume import Geometry, Volume, shape_of
 
 CONFIGURATIONS = Path(__file__).parent / "configurations"
-
-UNIT = Geometry((1, 1, 1), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
 
 
 class _Strict(BaseModel):
@@ -94,7 +92,7 @@ class Configuration(_Strict):
         Literal["dice", "jaccard", "asd_voxels", "hd95_voxels", "asd_mm", "hd95_mm"], ...
     ]
     settings: dict[str, Any]
-    method_settings: dict[str, Annotated[tuple[str, ...], Field()]] = {}
+    method_settings: dict[str, tuple[str, ...]] = {}
     published: dict[str, dict[int, float]] = {}
     notes: tuple[str, ...] = ()
 
@@ -233,8 +231,7 @@ def load_configuration(name: str) -> Configuration:
 
 
 def _one(data: Path, pattern: str) -> Path:
-    found: Iterable[Path] = sorted(data.glob(pattern))
-    paths = list(found)
+    paths = sorted(data.glob(pattern))
     if len(paths) != 1:
         problem = "is missing" if not paths else f"is there {len(paths)} times"
         raise InputError(f"'{pattern}' {problem} in '{data}'; give the folder of the set (--data).")
@@ -255,8 +252,7 @@ def _read_hdf5(path: Path, axes: str) -> tuple[Volume, np.ndarray[Any, Any]]:
         raise InputError(f"'{path}' holds no volume with a label of its size.")
     if axes == "zyx":
         image, label = image.transpose(2, 1, 0), label.transpose(2, 1, 0)
-    x, y, z = image.shape
-    geometry = Geometry((x, y, z), UNIT.spacing, UNIT.origin, UNIT.direction)
+    geometry = Geometry.upright(shape_of(image))
     image = np.ascontiguousarray(image, dtype=np.float32)
     return Volume(image, geometry), np.rint(label).astype(np.int32)
 

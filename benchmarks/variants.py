@@ -87,7 +87,7 @@ def rows(methods: str, variants: str) -> list[Row]:
 
 def shared_folder(project: Path, key: dict[str, Any]) -> Path:
     """Where the stages before re-training are kept for runs that agree in them."""
-    later = re.compile(r"retraining\.(?!warm_start|net)|supervised_")
+    later = re.compile(r"retraining\.(?!warm_start|net|largest_component)|supervised_")
     before = [s for s in key["settings"] if not later.match(s)]
     # A method that works with some norms only has a V-Net, and a warm start, of its own.
     norms = sorted(METHODS[key["method"]].needs.norms) if key.get("method") else []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.errors import InputError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from SAMSemiSegLib.export.predictor import Predictor
@@ -37,7 +37,8 @@ def predict(
 ) -> None:
     """Segment scans with an exported model; each result lies on its scan's own grid.
 
-    A scan that cannot be read is named, the others are done, and the exit code is 2.
+    A scan that cannot be read, or is too large for this machine, is named, the others are done,
+    and the exit code is 2.
     """
     outputs = [_output_of(image, output, format) for image in images]
     _check_names(images, outputs)
@@ -66,7 +67,7 @@ def predict(
             try:
                 volumes = segment(predictor, image, target)
                 results.append({"image": str(image), "output": str(target), "milliliters": volumes})
-            except InputError as error:
+            except (InputError, OutOfMemoryError) as error:
                 console.print(
                     str(error), style="red", highlight=False, markup=False, soft_wrap=True
                 )

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from SAMSemiSegLib.errors import InputError
-from SAMSemiSegLib.project.importing import add_case, import_cases, read_list
+from SAMSemiSegLib.project.importing import add_case, import_cases
 from SAMSemiSegLib.project.label_set import LabelSet
+from SAMSemiSegLib.project.matching import read_list
 from SAMSemiSegLib.project.project import Project
 
 app = typer.Typer(help="The project folder: cases and labels.", no_args_is_help=True)

@@ -13,14 +13,18 @@ from SAMSemiSegLib.errors import InputError
 
 def train(
     project: Path = typer.Argument(..., help="The project folder."),
-    preset: str = typer.Option("balanced", help="quick, balanced, paper, or a .json file."),
+    preset: str = typer.Option(
+        "", help="quick, balanced, paper, or a .json file.", show_default="balanced"
+    ),
     assignments: list[str] = typer.Option(
         [], "--set", help="One setting, as key=value: retraining.budget.steps=500. Repeatable."
     ),
     run: str = typer.Option("", help="Name of the run; default: the next free run-N."),
     device: str = typer.Option("", help="auto, cpu, cuda, cuda:1 or mps."),
     seed: int | None = typer.Option(None, help="Seed of everything random."),
-    resume: bool = typer.Option(False, "--resume", help="Continue a run that was stopped."),
+    resume: bool = typer.Option(
+        False, "--resume", help="Continue a run that was stopped, with the settings it has."
+    ),
     stop_with_parent: bool = typer.Option(
         False, "--stop-with-parent", help="Also stop when standard input ends.", hidden=True
     ),
@@ -29,11 +33,11 @@ def train(
     """Train: adapt the foundation model, write pseudo-labels, re-train the V-Net, evaluate, export.
 
     The run is a folder, PROJECT/runs/NAME; its report.html shows the result. Ctrl-C stops it so
-    that --resume goes on where it was.
+    that --resume goes on where it was; only its --device may then be another.
     """
     from SAMSemiSegLib.project.project import Project
     from SAMSemiSegLib.run.folder import RunFolder
-    from SAMSemiSegLib.run.presets import load_settings
+    from SAMSemiSegLib.run.presets import load_settings, would_change
 
     opened = Project.load(project)
     # Not "..", which is another folder, nor a dot or space at the end, which Windows drops.
@@ -42,8 +46,19 @@ def train(
     folder = RunFolder(project / "runs" / (run or _default_name(project, resume)))
     if resume:
         settings = folder.settings()
+        # The same command with --resume added is fine: it changes nothing.
+        name = Path(preset).stem if preset else None
+        if would_change(settings, assignments, preset=name, seed=seed):
+            raise InputError(
+                f"The run '{folder.path.name}' goes on with the settings it was started with; "
+                "leave out --preset, --set and --seed, or start a new run under another name "
+                "without --resume."
+            )
+        settings.device = device or settings.device
     else:
-        settings = load_settings(preset, assignments, device=device or None, seed=seed)
+        settings = load_settings(
+            preset or "balanced", assignments, device=device or None, seed=seed
+        )
     from SAMSemiSegLib.command.display import Display
     from SAMSemiSegLib.run.pipeline import start
 

@@ -12,6 +12,7 @@ from SAMSemiSegLib.evaluation.scores import Scores
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.preprocessing.stage import PreparedCase
 from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.pseudolabels.clean import keep_largest
 from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.volumes.reading import read_labels
 
@@ -26,6 +27,7 @@ def evaluate(
     project: Project,
     preprocessor: Preprocessor,
     context: Context,
+    largest_component: Sequence[int] = (),
 ) -> Scores:
     """Predict each case and compare with its reference on the source volume's grid.
 
@@ -36,6 +38,7 @@ def evaluate(
         project: knows the references.
         preprocessor: leads back to the source grid.
         context: collaborators; the cases are shared out over the processes.
+        largest_component: channels of which only the largest component is kept.
     """
     from accelerate.utils import gather_object
 
@@ -47,7 +50,7 @@ def evaluate(
         context.cancellation.check()
         if case.id in mine:
             try:
-                _score(row, predict, case, project, preprocessor, scores)
+                _score(row, predict, case, project, preprocessor, scores, largest_component)
             except InputError as error:
                 reason = project.without_paths(str(error))
                 context.events.warning(f"The case '{case.id}' is not scored: {reason}")
@@ -65,11 +68,13 @@ def _score(
     project: Project,
     preprocessor: Preprocessor,
     scores: Scores,
+    largest_component: Sequence[int],
 ) -> None:
     reference_path = project.case(case.id).reference
     assert reference_path is not None
     values, names = project.label_set.values, project.label_set.names
     reference, _ = read_labels(project.path(reference_path), values, case.source, names)
-    prediction = preprocessor.back(predict(case), case.source)
+    found = preprocessor.back(predict(case), case.source)
+    prediction = keep_largest(found, largest_component)
     spacing = case.source.spacing
     scores.add(row, case.id, compare_labels(prediction, reference.array, names, spacing))

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ def bundle_metadata(card: ModelCard) -> dict[str, Any]:
         "monai_version": metadata.version("monai"),
         "pytorch_version": torch.__version__.partition("+")[0],
         "numpy_version": metadata.version("numpy"),
-        "required_packages_version": {"nibabel": "5.0.0"},
+        "required_packages_version": {"nibabel": "5.0.0"}
+        | ({"scikit-image": "0.19.0"} if card.largest_component else {}),
         "name": card.name,
         "task": f"Segmentation of {', '.join(card.label_set.names)}",
         "description": "V-Net trained from few labeled and many unlabeled volumes. "
@@ -133,6 +135,7 @@ def inference_config(card: ModelCard) -> dict[str, Any]:
             "to_tensor": True,
         },
         {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        *_cleaning_transforms(card.largest_component),
         {
             "_target_": "MapLabelValued",
             "keys": "pred",
@@ -178,6 +181,17 @@ def inference_config(card: ModelCard) -> dict[str, Any]:
         "@postprocessing({**item, 'pred': @inferer(item['image'][None], @probabilities)[0]}))",
         "run": ["$[@predict(item) and None for item in @dataset]"],
     }
+
+
+def _cleaning_transforms(largest_component: Sequence[int]) -> list[dict[str, Any]]:
+    keep = {
+        "_target_": "KeepLargestConnectedComponentd",
+        "keys": "pred",
+        "applied_labels": list(largest_component),
+        "independent": True,
+        "connectivity": 1,
+    }
+    return [keep] if largest_component else []
 
 
 def _intensity_transforms(rule: IntensityRule) -> list[dict[str, Any]]:

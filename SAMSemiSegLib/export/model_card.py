@@ -18,6 +18,7 @@ from SAMSemiSegLib.atomic import write_text
 from SAMSemiSegLib.evaluation.scores import Scores
 from SAMSemiSegLib.preprocessing.plan import Plan
 from SAMSemiSegLib.project.label_set import LabelSet
+from SAMSemiSegLib.pseudolabels.clean import channels_of
 from SAMSemiSegLib.run.settings import NetSettings, RunSettings, Size3
 
 FILE_NAME = "model_card.json"
@@ -59,6 +60,7 @@ class ModelCard(_Part):
         plan: the preprocessing.
         patch: window of the sliding-window prediction, in preprocessed voxels.
         overlap: of neighboring windows, as a share of their side.
+        largest_component: channels of which a prediction keeps only the largest component.
         net: width, normalization, dropout of the V-Net.
         data: numbers of cases.
         settings: of the run; paths are left out.
@@ -72,6 +74,7 @@ class ModelCard(_Part):
     plan: Plan
     patch: Size3
     overlap: float = Field(ge=0, lt=1)
+    largest_component: tuple[int, ...] = ()
     net: NetSettings
     data: DataCounts
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -97,6 +100,13 @@ class ModelCard(_Part):
             plan=plan,
             patch=patch,
             overlap=settings.retraining.overlap,
+            largest_component=tuple(
+                channels_of(
+                    settings.retraining.largest_component,
+                    label_set.names,
+                    "retraining.largest_component",
+                )
+            ),
             net=settings.retraining.net,
             data=data,
             settings=plain,
@@ -157,6 +167,7 @@ def readme(card: ModelCard) -> str:
         f"{rule.std:g}). Prediction by overlapping windows of {_numbers(card.patch)} voxels "
         f"(overlap {card.overlap:g}) with Gaussian weights.",
         "",
+        *_cleaning(card),
         f"The training volumes looked like {card.plan.fingerprint.modality}; other kinds of "
         "images are outside of what the network knows.",
         "",
@@ -179,6 +190,11 @@ def readme(card: ModelCard) -> str:
         ]
         lines.append("")
     return "\n".join(lines)
+
+
+def _cleaning(card: ModelCard) -> list[str]:
+    names = ", ".join(card.label_set.names[channel - 1] for channel in card.largest_component)
+    return [f"Of each result only the largest component is kept: {names}.", ""] if names else []
 
 
 def _card_scores(scores: Scores) -> list[CardScore]:

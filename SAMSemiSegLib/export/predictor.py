@@ -17,6 +17,7 @@ from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.export import bundle, onnx
 from SAMSemiSegLib.export.model_card import FILE_NAME, ModelCard
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
+from SAMSemiSegLib.pseudolabels.clean import keep_largest
 from SAMSemiSegLib.retraining.inference import predict_probabilities
 from SAMSemiSegLib.retraining.vnet import VNet
 from SAMSemiSegLib.volumes.volume import Volume
@@ -74,7 +75,7 @@ class Predictor:
     def predict(self, volume: Volume) -> Volume:
         """Channel indices (uint8) on the volume's own grid; ``card.label_set`` names them."""
         labels = self._preprocessor.back(self.predict_probabilities(volume), volume.geometry)
-        return Volume(labels, volume.geometry)
+        return Volume(keep_largest(labels, self.card.largest_component), volume.geometry)
 
 
 def choose_device(name: str) -> torch.device:

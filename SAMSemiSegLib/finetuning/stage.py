@@ -173,6 +173,7 @@ def finetune(
         load_state=strategy.load_trainable_state_dict,
         advice=ADVICE,
         period=strategy.period,
+        settles=strategy.variants is not None,
     )
     optimization = Optimization(
         learning_rate=own.learning_rate, weight_decay=own.weight_decay, warmup=own.warmup

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from SAMSemiSegLib.errors import InputError
-from SAMSemiSegLib.project.case import Case, Role, case_id, matching_stem
+from SAMSemiSegLib.project.case import Case, Role, case_id
 from SAMSemiSegLib.project.label_set import LabelSet
+from SAMSemiSegLib.project.matching import Found, choose, in_order, match_files
 from SAMSemiSegLib.project.project import Project
 
 ReportProgress = Callable[[int, int, str], None]
@@ -42,15 +43,6 @@ class ImportSummary:
         return asdict(self)
 
 
-@dataclass
-class _Found:
-    """An image and what is to become of it."""
-
-    image: Path
-    label: Path | None
-    use: str = "unlabeled"  # or "labeled", "evaluation"
-
-
 def import_cases(
     project: Project,
     images: Path,
@@ -78,12 +70,12 @@ def import_cases(
     Raises:
         InputError: one sentence; the project and its folder are as before.
     """
-    found = _match(images, labels)
+    found = match_files(images, labels)
     notes: list[str] = []
     if order is not None:
-        found, note = _in_order(found, order, images)
+        found, note = in_order(found, order, images)
         notes += note
-    _choose(found, labeled, evaluate, labels)
+    choose(found, labeled, evaluate, labels)
 
     label_set = project.label_set
     if not label_set.labels:
@@ -157,146 +149,13 @@ def add_case(
     made: list[Path] = []
     try:
         case = _case(
-            project, _Found(image, label, use), label_set, taken, False, True, copy, made, name
+            project, Found(image, label, use), label_set, taken, False, True, copy, made, name
         )
         _commit(project, [case], label_set)
     except BaseException:
         _remove(made, project.folder)
         raise
     return case
-
-
-def read_list(path: Path) -> list[str]:
-    """The names in a text file, one a line; empty lines and lines that start with # are skipped.
-
-    Raises:
-        InputError: it cannot be read, or holds no name.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"The list '{path}' cannot be read; give a text file with one case name a line."
-        ) from error
-    names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    if not names:
-        raise InputError(f"The list '{path}' is empty; write one case name a line.")
-    return names
-
-
-def _match(images: Path, labels: Path | None) -> list[_Found]:
-    by_stem = _listed(images, dicom=True)
-    if not by_stem:
-        raise InputError(
-            f"The folder '{images}' holds no image; give a folder of .nrrd, .nii, .nii.gz or .mha "
-            "files, or of folders of DICOM slices."
-        )
-    label_by_stem = _listed(labels, dicom=False) if labels is not None else {}
-    found = [_Found(image, label_by_stem.get(stem)) for stem, image in by_stem.items()]
-    if labels is not None and not any(f.label for f in found):
-        raise InputError(
-            f"No label in '{labels}' has the name of an image in '{images}'; name each label as "
-            "its image (endings such as _seg, -label, _gt may differ)."
-        )
-    return found
-
-
-def _listed(folder: Path, dicom: bool) -> dict[str, Path]:
-    """Image files (and folders of DICOM slices) by what their names have in common, sorted."""
-    from SAMSemiSegLib.volumes.dicom import is_series_folder
-    from SAMSemiSegLib.volumes.reading import suffix_of
-
-    if not folder.is_dir():
-        raise InputError(f"There is no folder '{folder}'; check the path.")
-    if dicom and is_series_folder(folder):
-        return {matching_stem(folder.name): folder}
-    result: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        usable = dicom and is_series_folder(path) if path.is_dir() else bool(suffix_of(path))
-        if not usable:
-            continue
-        stem = matching_stem(path.name)
-        if stem in result:
-            raise InputError(
-                f"'{result[stem].name}' and '{path.name}' in '{folder}' would be the same case; "
-                "rename one or move it elsewhere."
-            )
-        result[stem] = path
-    return result
-
-
-def _in_order(found: list[_Found], order: Path, images: Path) -> tuple[list[_Found], list[str]]:
-    by_stem = {matching_stem(f.image.name): f for f in found}
-    names = read_list(order)
-    wanted = [_named(name, by_stem, f"named in '{order}'", images) for name in names]
-    if len({id(f) for f in wanted}) < len(wanted):
-        raise InputError(f"The list '{order}' names a case twice; name each once.")
-    left_out = len(found) - len(wanted)
-    notes = []
-    if left_out:
-        notes.append(
-            f"{left_out} images in '{images}' are not named in '{order.name}' and were left out."
-        )
-    return wanted, notes
-
-
-def _named(name: str, by_stem: dict[str, _Found], where: str, images: Path | None) -> _Found:
-    item = by_stem.get(matching_stem(name))
-    if item is None:
-        place = f"in '{images}'" if images else "among the imported cases"
-        raise InputError(f"There is no image {place} for the case '{name}' {where}; mend the name.")
-    return item
-
-
-def _choose(
-    found: list[_Found],
-    labeled: int | Sequence[str] | None,
-    evaluate: int | Sequence[str] | None,
-    labels: Path | None,
-) -> None:
-    """Set ``use`` of each case."""
-    by_stem = {matching_stem(f.image.name): f for f in found}
-    if isinstance(evaluate, int):
-        if not 0 <= evaluate <= len(found):
-            raise InputError(
-                f"--evaluate {evaluate} asks for more cases than the {len(found)} there are; "
-                "lower it."
-            )
-        held_out = found[len(found) - evaluate :]
-    else:
-        held_out = [_named(name, by_stem, "of --evaluate", None) for name in evaluate or ()]
-    for item in held_out:
-        item.use = "evaluation"
-
-    training = [f for f in found if f.use != "evaluation"]
-    if labeled is None:
-        chosen = [f for f in training if f.label is not None]
-    elif isinstance(labeled, int):
-        if not 0 <= labeled <= len(training):
-            raise InputError(
-                f"--labeled {labeled} asks for more cases than the {len(training)} that are left "
-                "for training; lower it."
-            )
-        chosen = training[:labeled]
-    else:
-        chosen = [_named(name, by_stem, "of --labeled", None) for name in labeled]
-    for item in chosen:
-        if item.use == "evaluation":
-            raise InputError(
-                f"The case '{item.image.name}' is both in --labeled and in --evaluate; take it out "
-                "of one of them."
-            )
-        item.use = "labeled"
-    for item in found:
-        if item.use != "unlabeled" and item.label is None:
-            place = f"in '{labels}'" if labels else "(no --labels folder was given)"
-            option = "--labeled" if item.use == "labeled" else "--evaluate"
-            raise InputError(
-                f"There is no label {place} for '{item.image.name}', which {option} names; add the "
-                "label or leave the case out."
-            )
 
 
 def _inferred(labels: list[Path]) -> LabelSet:
@@ -318,7 +177,7 @@ def _inferred(labels: list[Path]) -> LabelSet:
 
 def _case(
     project: Project,
-    item: _Found,
+    item: Found,
     label_set: LabelSet,
     taken: set[str],
     keep_references: bool,

@@ -27,7 +27,7 @@ def make_phantom(shape: Shape = SHAPE, seed: int = 0) -> tuple[Volume, Volume]:
     """
     from scipy.ndimage import gaussian_filter
 
-    from SAMSemiSegLib.volumes.volume import Geometry, Volume
+    from SAMSemiSegLib.volumes.volume import Geometry, Volume, shape_of
 
     random = np.random.default_rng(seed)
     size = np.array(shape)
@@ -53,13 +53,8 @@ def make_phantom(shape: Shape = SHAPE, seed: int = 0) -> tuple[Volume, Volume]:
     image = gaussian_filter(image, 0.7)  # partial volume
     image *= 1 + 0.2 * _texture(random, shape, 0.4 * max(shape))
     image += random.normal(0, random.uniform(15, 35), shape)
-    geometry = Geometry(
-        (int(size[0]), int(size[1]), int(size[2])), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), IDENTITY
-    )
+    geometry = Geometry.upright(shape_of(image))
     return Volume(image.astype(np.float32), geometry), Volume(labels, geometry)
-
-
-IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
 def write_phantoms(

@@ -1,4 +1,4 @@
-"""Largest component and hole filling, on probabilities.
+"""Largest component and hole filling, on probabilities; largest component also on labels.
 
 A voxel that changes its class moves the old class's probability to the new one, so that the
 stored probabilities and the hard label agree. What was overruled was nevertheless predicted: the
@@ -45,16 +45,30 @@ def clean(
     """
     probabilities, confidence = probabilities.copy(), confidence.copy()
     hard = probabilities.argmax(axis=0)
-    for channel in _channels(largest_component, label_names, "pseudolabels.largest_component"):
+    for channel in channels_of(largest_component, label_names, "pseudolabels.largest_component"):
         where = _all_but_largest(hard == channel)
         _move(probabilities, confidence, hard, where, source=channel, target=0)
-    for channel in _channels(fill_holes, label_names, "pseudolabels.fill_holes"):
+    for channel in channels_of(fill_holes, label_names, "pseudolabels.fill_holes"):
         where = _holes(hard == channel) & (hard == 0)
         _move(probabilities, confidence, hard, where, source=0, target=channel)
     return probabilities, confidence
 
 
-def _channels(choice: bool | Sequence[str], names: Sequence[str], setting: str) -> list[int]:
+def keep_largest(labels: Array, channels: Sequence[int]) -> Array:
+    """A label volume (X, Y, Z) with the largest component (6-connected) of each of these channels;
+    what lies apart becomes background. Also the result of a V-Net is cleaned so, if at all."""
+    labels = labels.copy()
+    for channel in channels:
+        labels[_all_but_largest(labels == channel)] = 0
+    return labels
+
+
+def channels_of(choice: bool | Sequence[str], names: Sequence[str], setting: str) -> list[int]:
+    """Channels of the labels that a setting names: all, none, or those listed.
+
+    Raises:
+        InputError: a name that is not among the labels.
+    """
     if isinstance(choice, bool):
         return list(range(1, len(names) + 1)) if choice else []
     unknown = [name for name in choice if name not in names]

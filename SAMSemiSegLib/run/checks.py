@@ -11,6 +11,7 @@ from SAMSemiSegLib.foundation.model import FOUNDATION
 from SAMSemiSegLib.foundation.weights import resolve_name
 from SAMSemiSegLib.preprocessing.stage import require_labels
 from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.pseudolabels.clean import channels_of
 from SAMSemiSegLib.retraining import student as retraining
 from SAMSemiSegLib.run.settings import RunSettings
 
@@ -20,8 +21,8 @@ def check_before_start(project: Project, settings: RunSettings) -> None:
     a run.
 
     Raises:
-        InputError: no label; an unknown model, strategy, method or option; a package or weights
-            file that is not there.
+        InputError: no label; an unknown model, strategy, method, option or label; a package or
+            weights file that is not there.
     """
     require_labels(project)
     model = FOUNDATION[resolve_name(settings.foundation.name)]
@@ -29,6 +30,13 @@ def check_before_start(project: Project, settings: RunSettings) -> None:
         model.requires()
     finetuning.read_options(settings.finetuning)
     retraining.read_options(settings.retraining)
+    names = project.label_set.names
+    for setting, choice in {
+        "pseudolabels.largest_component": settings.pseudolabels.largest_component,
+        "pseudolabels.fill_holes": settings.pseudolabels.fill_holes,
+        "retraining.largest_component": settings.retraining.largest_component,
+    }.items():
+        channels_of(choice, names, setting)
     strategy = STRATEGIES[settings.finetuning.strategy]
     pseudo_labels = settings.retraining.pseudo_label_mode != "off" and bool(project.unlabeled)
     if strategy.guided and pseudo_labels and settings.retraining.warm_start is None:

@@ -25,6 +25,7 @@ from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.preprocessing.stage import PreparedCase, prepare
 from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.pseudolabels.clean import channels_of
 from SAMSemiSegLib.pseudolabels.stage import predict_pseudo_label, write_pseudo_labels
 from SAMSemiSegLib.report.report import write_report
 from SAMSemiSegLib.retraining.inference import predict_probabilities
@@ -141,12 +142,19 @@ class Pipeline:
         evaluation = [case for case in cases if case.part == "evaluation"]
         scores = Scores()
 
-        def score(row: str, predict: Predict) -> None:
+        largest = channels_of(
+            self.settings.retraining.largest_component, labels.names, "retraining.largest_component"
+        )
+
+        def score(row: str, predict: Predict, of_vnet: bool = True) -> None:
             kept = self.folder / "evaluation" / f"{row}.json"
             if kept.exists():
                 found = Scores.from_json(kept)
             else:
-                found = evaluate(row, predict, evaluation, self.project, preprocessor, self.context)
+                found = evaluate(
+                    row, predict, evaluation, self.project, preprocessor, self.context,
+                    largest if of_vnet else (),
+                )  # fmt: skip
                 if self.context.main:
                     found.to_json(kept)
             scores.rows.extend(found.rows)
@@ -193,6 +201,7 @@ class Pipeline:
             preprocessor,
             self.folder / "proposals",
             self.context,
+            largest,
         )
         if self.context.main:
             export_model(
@@ -208,7 +217,7 @@ class Pipeline:
         cases: list[PreparedCase],
         confident: Mapping[str, ConfidentCase],
         warm: RetrainedNet | None,
-        score: Callable[[str, Predict], None],
+        score: Callable[..., None],
     ) -> RetrainedNet:
         """Fine-tuning, pseudo-labels and re-training, once.
 
@@ -218,7 +227,7 @@ class Pipeline:
             confident: unlabeled cases that fine-tune the foundation model too, with the V-Net's
                 labels; their pseudo-labels take no part in re-training.
             warm: the V-Net that re-training begins from; None: random weights.
-            score: adds a row to the table.
+            score: adds a row to the table, ``of_vnet`` unless told otherwise.
         """
         labels = self.project.label_set
         base = self.folder / title.replace(" ", "-")
@@ -256,7 +265,8 @@ class Pipeline:
                 vnet,
             )
             pseudo_labels = {case.id: folder / f"{case.id}.npz" for case in unlabeled}
-            score(f"pseudo-labels{row}", partial(self._pseudo_probabilities, strategy, vnet))
+            pseudo = partial(self._pseudo_probabilities, strategy, vnet)
+            score(f"pseudo-labels{row}", pseudo, of_vnet=False)
             if self._selects and self.settings.retraining.selection.alternation == "online":
                 foundation = strategy
             else:  # room for the V-Net: re-training does not need the foundation model

@@ -46,6 +46,24 @@ def load_settings(preset: str, assignments: Iterable[str] = (), **top: Any) -> R
     if not isinstance(tree, dict):
         raise InputError(f"The preset '{path}' is not a JSON object of settings.")
     tree["preset"] = path.stem
+    return _changed(tree, assignments, **top)
+
+
+def would_change(settings: RunSettings, assignments: Iterable[str] = (), **top: Any) -> bool:
+    """Whether these assignments or top-level settings differ from what ``settings`` say.
+
+    Args:
+        settings: of a run.
+        assignments, top: as for :func:`load_settings`.
+
+    Raises:
+        InputError: no such setting, or a value that is not allowed.
+    """
+    return _changed(settings.model_dump(mode="json"), assignments, **top) != settings
+
+
+def _changed(tree: dict[str, Any], assignments: Iterable[str], **top: Any) -> RunSettings:
+    """Settings from a tree of JSON values, with changes on top; the tree is altered."""
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
         if not separator:
@@ -82,7 +100,9 @@ def _settings_beside(place: tuple[int | str, ...]) -> list[str]:
 def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
     *parents, leaf = key.split(".")
     for parent in parents:
-        tree = tree.setdefault(parent, {})
+        if tree.get(parent) is None:  # also where a group is switched off (warm_start)
+            tree[parent] = {}
+        tree = tree[parent]
         if not isinstance(tree, dict):
             raise InputError(f"The setting '{key}' does not exist: '{parent}' has no settings.")
     tree[leaf] = value

@@ -13,6 +13,7 @@ from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.preprocessing.stage import PreparedCase
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.project.review import offer
+from SAMSemiSegLib.pseudolabels.clean import keep_largest
 from SAMSemiSegLib.pseudolabels.confidence import volume_score, voxel_confidence
 from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.volumes.volume import Volume
@@ -26,6 +27,7 @@ def write_proposals(
     preprocessor: Preprocessor,
     folder: Path,
     context: Context,
+    largest_component: Sequence[int] = (),
 ) -> None:
     """Write ``ID.seg.nrrd`` and ``ID_uncertainty.nrrd`` (percent) on each source volume's grid,
     and offer them in the project.
@@ -40,6 +42,7 @@ def write_proposals(
         preprocessor: leads back to the source grid.
         folder: of the proposals.
         context: collaborators.
+        largest_component: channels of which only the largest component is kept.
     """
     labels = project.label_set
     mine = set(context.share([case.id for case in cases]))
@@ -56,7 +59,8 @@ def write_proposals(
             source = project.path(project.case(case.id).image)
             write_image(folder / f"{case.id}_uncertainty.nrrd", percent, source)
             (folder / f"{case.id}.score").write_text(f"{score:.6f}", encoding="utf-8")
-            channels = Volume(preprocessor.back(probabilities, case.source), case.source)
+            found = preprocessor.back(probabilities, case.source)
+            channels = Volume(keep_largest(found, largest_component), case.source)
             write_labels(
                 path,
                 channels,

@@ -28,7 +28,9 @@ class Budget(Settings):
     """How long a training stage lasts.
 
     ``minutes`` wins over ``steps``: after a few timed steps the number of steps that fits is fixed
-    once and kept in the checkpoint, so that a resumed run does the same steps.
+    once and kept in the checkpoint, so that a resumed run does the same steps. Where a strategy
+    keeps what it has computed (``ect``), steps become faster: there it is fixed anew after each
+    quarter.
     """
 
     steps: Positive = 1000
@@ -203,6 +205,9 @@ class RetrainingSettings(Settings):
     final_model: Literal["last", "ema"] = "last"
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Overlap of the sliding window at prediction."""
+    largest_component: bool | list[str] = False
+    """Keep only the largest component, of all labels or of those named, in what the V-Net gives at
+    last: the table, the segmentations offered for review, and the exported model's."""
 
 
 class RunSettings(Settings):

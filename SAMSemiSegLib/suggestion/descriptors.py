@@ -145,7 +145,6 @@ def _shrink(volume: Volume) -> NDArray[np.float32]:
     """The volume (X, Y, Z) in RAS with few voxels; the proportions of a slice stay."""
     orientation = Orientation.of(volume.geometry)
     array = np.asarray(orientation.forward(volume.array), dtype=np.float32)
-    array = np.nan_to_num(array, nan=float(np.nanmin(array)) if np.isfinite(array).any() else 0.0)
     spacing = orientation.spacing(volume.geometry)
     width, height = (n * step for n, step in zip(array.shape[:2], spacing[:2], strict=True))
     pixel = max(width, height) / SIDE

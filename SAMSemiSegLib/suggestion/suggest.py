@@ -10,8 +10,11 @@ import numpy as np
 
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.foundation.cache import Progress as Fetching
+from SAMSemiSegLib.foundation.model import FOUNDATION
+from SAMSemiSegLib.foundation.weights import load_model
 from SAMSemiSegLib.project.case import Case
 from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.run.settings import FoundationSettings
 from SAMSemiSegLib.suggestion.choice import first_to_label, next_to_label
 from SAMSemiSegLib.suggestion.descriptors import Descriptor, Progress, descriptors_of
 
@@ -79,10 +82,6 @@ def suggest(
     Raises:
         InputError: nothing is left to label, there is no such model, or no volume can be read.
     """
-    from SAMSemiSegLib.foundation.model import FOUNDATION
-    from SAMSemiSegLib.foundation.weights import load_model
-    from SAMSemiSegLib.run.settings import FoundationSettings
-
     settings = FoundationSettings(name=FOUNDATION[model_name].name)
     if not project.unlabeled:
         raise InputError(

@@ -44,6 +44,8 @@ class Task(Generic[Batch]):
         state, load_state: what a checkpoint keeps of the module.
         advice: what to lower when memory runs out.
         period: every so many steps one is costlier than the others.
+        settles: steps become cheaper on the way, for what they compute is kept; the number that
+            fits into the minutes is fixed anew after each quarter.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Task(Generic[Batch]):
     load_state: Callable[[dict[str, Any]], Any]
     advice: str
     period: int = 1
+    settles: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,8 @@ def train(
     watch, running = _Watch(), _Running()
     with ThreadPoolExecutor(1, "batches") as thread, memory_sentence(task.advice):
         upcoming: Future[Batch] | None = thread.submit(draw, first) if first < total else None
-        for step in range(first, total):
+        step, measured, since = first, first, started
+        while step < total:
             try:
                 context.cancellation.check()
             except Cancelled:
@@ -175,8 +179,14 @@ def train(
                 raise
             assert upcoming is not None
             batch = upcoming.result()
-            upcoming = thread.submit(draw, step + 1) if step + 1 < total else None
             progress = Progress(step, total)
+            if task.settles and budget.minutes and step > measured and _quarter_is_over(progress):
+                now = time.monotonic()
+                left = 60 * budget.minutes - (spent + now - started)
+                more = int(left * (step - measured) / max(now - since, 1e-9))
+                total = _agreed(step + max(1, more), context)
+                measured, since = step, now
+            upcoming = thread.submit(draw, step + 1) if step + 1 < total else None
             for group in optimizer.param_groups:
                 group["lr"] = optimization.rate(progress)
             seed_torch(context.seed, task.name, step, rank)
@@ -195,10 +205,11 @@ def train(
             watch.see(losses["loss"], context, task.name)
             running.see(losses | values)
             now = time.monotonic()
-            if running.due(now) or step + 1 == total:
-                context.events.progress(step + 1, total, **running.take(now))
+            step += 1
+            if running.due(now) or step == total:
+                context.events.progress(step, total, **running.take(now))
             if now - saved > context.checkpoint_seconds:
-                save(step + 1)
+                save(step)
                 saved = time.monotonic()
     save(total)
     context.wait()
@@ -255,12 +266,22 @@ def _fix_steps(
     # Means over whole periods, without the first step, which warms up.
     whole = (len(seconds) - 1) // task.period * task.period
     typical = float(np.mean(seconds[1 : 1 + whole] or seconds))
-    steps = torch.tensor(max(10, int(60 * budget.minutes / typical)), device=context.device)
-    if context.accelerator.num_processes > 1:
-        from accelerate.utils import broadcast
+    return _agreed(max(10, int(60 * budget.minutes / typical)), context)
 
-        steps = broadcast(steps)
-    return int(steps)
+
+def _quarter_is_over(progress: Progress) -> bool:
+    """Whether this step begins the second, third or last quarter: by the step alone, so that all
+    processes, and a run that is resumed, look at the clock at the same step."""
+    return progress.step in (progress.total * quarter // 4 for quarter in (1, 2, 3))
+
+
+def _agreed(steps: int, context: Context) -> int:
+    """The first process's number, in all."""
+    if context.accelerator.num_processes == 1:
+        return steps
+    from accelerate.utils import broadcast
+
+    return int(broadcast(torch.tensor(steps, device=context.device)))
 
 
 class _Running:

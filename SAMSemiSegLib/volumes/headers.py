@@ -12,6 +12,7 @@ import math
 import re
 import struct
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,8 @@ def check_header(path: Path) -> None:
     Files that are no image of the suffix's format pass: the reader itself will say so.
 
     Raises:
-        InputError: zero, negative or undefined spacing; a voxel type that NIfTI does not know;
-            truncated NIfTI or MetaImage file.
+        InputError: zero, negative or undefined spacing; a voxel type or place of the voxels
+            that NIfTI does not know; truncated NIfTI or MetaImage file.
     """
     name = path.name.lower()
     if name.endswith((".nii", ".nii.gz")):
@@ -82,8 +83,7 @@ def _compressed_at(path: Path) -> tuple[int, int] | None:
     name = path.name.lower()
     if name.endswith(".nii.gz"):
         return 0, 31
-    with path.open("rb") as file:
-        head = file.read(1 << 20)
+    head = _head(path)
     if name.endswith(".nrrd"):
         end = re.search(rb"\r?\n\r?\n", head)
         text = head[: end.start()] if end else b""
@@ -99,9 +99,12 @@ def _compressed_at(path: Path) -> tuple[int, int] | None:
 
 def text_header(path: Path, end: bytes) -> str:
     """The text before ``end`` of a NRRD or MetaImage file (at most 1 MiB of it)."""
+    return _head(path).replace(b"\r\n", b"\n").split(end)[0].decode("utf-8", "replace")
+
+
+def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        head = file.read(1 << 20)
-    return head.replace(b"\r\n", b"\n").split(end)[0].decode("utf-8", "replace")
+        return file.read(1 << 20)
 
 
 def nifti_header(path: Path) -> bytes:
@@ -141,20 +144,15 @@ def nonfinite_voxels(path: Path) -> int:
     The NIfTI library sets them to 0 while reading, so the array does not show them.
     """
     name = path.name.lower()
-    if not name.endswith((".nii", ".nii.gz")):
-        return 0
-    header = nifti_header(path)
-    order = byte_order(header)
+    fields = _nifti_fields(nifti_header(path)) if name.endswith((".nii", ".nii.gz")) else None
     types = {16: "f4", 64: "f8"}
-    code = struct.unpack_from(order + "h", header, 70)[0] if order else 0
-    if code not in types:
+    if fields is None or fields.code not in types:
         return 0
-    dtype = np.dtype(order + types[code])
-    sizes = struct.unpack_from(order + "8h", header, 40)
-    left = math.prod(max(n, 1) for n in sizes[1 : 1 + max(sizes[0], 0)]) * dtype.itemsize
+    dtype = np.dtype(fields.order + types[fields.code])
+    left = fields.voxels * dtype.itemsize
     count = 0
     with gzip.open(path, "rb") if name.endswith(".gz") else path.open("rb") as file:
-        file.seek(int(struct.unpack_from(order + "f", header, 108)[0]))
+        file.seek(int(fields.offset))
         while left > 0 and (chunk := file.read(min(left, 1 << 22))):
             left -= len(chunk)
             voxels = np.frombuffer(chunk, dtype, len(chunk) // dtype.itemsize)
@@ -162,25 +160,62 @@ def nonfinite_voxels(path: Path) -> int:
     return count
 
 
-def _check_nifti(path: Path) -> None:
-    header = nifti_header(path)
+@dataclass(frozen=True)
+class _NiftiFields:
+    """What a NIfTI-1 header says of the voxels.
+
+    Attributes:
+        order: byte order, ``<`` or ``>``.
+        voxels: number of them.
+        code, bits: of the voxel type.
+        offset: bytes before the first voxel.
+        spacing: along x, y, z.
+    """
+
+    order: str
+    voxels: int
+    code: int
+    bits: int
+    offset: float
+    spacing: list[float]
+
+
+def _nifti_fields(header: bytes) -> _NiftiFields | None:
+    """The fields of a NIfTI-1 header; None if it is none."""
     order = byte_order(header)
     if not order:
+        return None
+    dimensions, *sizes = struct.unpack_from(order + "8h", header, 40)
+    code, bits = struct.unpack_from(order + "2h", header, 70)
+    return _NiftiFields(
+        order,
+        math.prod(max(n, 1) for n in sizes[: max(dimensions, 0)]),
+        code,
+        bits,
+        struct.unpack_from(order + "f", header, 108)[0],
+        list(struct.unpack_from(order + "3f", header, 80)),
+    )
+
+
+def _check_nifti(path: Path) -> None:
+    header = nifti_header(path)
+    fields = _nifti_fields(header)
+    if fields is None:
         return
-    sizes = struct.unpack_from(order + "8h", header, 40)
-    code = struct.unpack_from(order + "h", header, 70)[0]
-    if code not in NIFTI_TYPES:
+    if fields.code not in NIFTI_TYPES:
         raise InputError(
-            f"'{path}' has the unknown voxel type {code} in its header; copy or export it again."
+            f"'{path}' has the unknown voxel type {fields.code} in its header; copy or export it "
+            "again."
         )
-    _check_spacing(path, list(struct.unpack_from(order + "3f", header, 80)))
+    _check_spacing(path, fields.spacing)
     if header[344:347] != b"n+1":  # .hdr/.img pair
         return
-    bits = struct.unpack_from(order + "h", header, 72)[0]
-    offset = struct.unpack_from(order + "f", header, 108)[0]
-    voxels = math.prod(max(n, 1) for n in sizes[1 : 1 + max(sizes[0], 0)])
-    expected = int(offset) + voxels * bits // 8
-    if not _holds(path, expected):
+    if not math.isfinite(fields.offset) or fields.offset < 0:
+        raise InputError(
+            f"'{path}' has its voxels at the impossible place {fields.offset:g} in its header; "
+            "copy or export it again."
+        )
+    if not _holds(path, int(fields.offset) + fields.voxels * fields.bits // 8):
         raise InputError(_truncated(path))
 
 
@@ -229,9 +264,7 @@ def _meta_spacing(header: str) -> list[float]:
 def _check_meta_size(path: Path, header: str) -> None:
     """Refuse a MetaImage that ends before its last voxel: its library would say so beside us."""
     fields = dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", header, re.MULTILINE))
-    with path.open("rb") as file:
-        head = file.read(1 << 20)
-    local = _META_LOCAL.search(head)
+    local = _META_LOCAL.search(_head(path))
     if not local:
         return
     if fields.get("CompressedData", "").lower() == "true":

@@ -41,6 +41,11 @@ class Geometry:
         """The geometry of a SimpleITK image."""
         return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
+    @classmethod
+    def upright(cls, size: Shape, spacing: Triple = (1.0, 1.0, 1.0)) -> Geometry:
+        """A grid along the patient's axes, its first voxel at the origin."""
+        return cls(size, spacing, (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+
     def apply_to(self, image: sitk.Image) -> None:
         """Give ``image`` this spacing, origin and direction (bit for bit)."""
         image.SetSpacing(self.spacing)

@@ -18,8 +18,11 @@ from torch import Tensor
 from SAMSemiSegLib.errors import Cancelled
 from SAMSemiSegLib.finetuning.stage import finetune
 from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy, Sample
+from SAMSemiSegLib.project.importing import import_cases
+from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.phantoms import make_phantom as make_one
 from SAMSemiSegLib.project.phantoms import write_phantoms
+from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.run.cancellation import Cancellation
 from SAMSemiSegLib.run.events import Events
 from SAMSemiSegLib.run.settings import RunSettings
@@ -87,6 +90,29 @@ def write_phantom_set() -> Callable[..., tuple[Path, Path]]:
         return write_phantoms(folder, n, seed, shape)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def phantom_project() -> Callable[..., Project]:
+    """``phantom_project(folder, n, labeled=2)`` imports ``folder/scans``, n new phantoms, into the
+    project ``folder/project``; without ``with_labels`` only their images."""
+
+    def make(
+        folder: Path,
+        n: int,
+        labeled: int | None = None,
+        evaluate: int | None = None,
+        seed: int = 0,
+        shape: Shape = (24, 28, 20),
+        with_labels: bool = True,
+    ) -> Project:
+        images, labels = write_phantoms(folder / "scans", n, seed, shape)
+        project = Project.create(folder / "project", LabelSet.parse("head=1,tail=2"))
+        references = labels if with_labels else None
+        import_cases(project, images, references, labeled, evaluate=evaluate)
+        return project
+
+    return make
 
 
 class _StopAfter(Cancellation):

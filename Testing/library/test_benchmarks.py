@@ -254,3 +254,18 @@ def test_minutes_are_shared_out_as_the_preset_does(accuracy: ModuleType) -> None
     assert sum(shared) + (warm.minutes or 0 if warm else 0) == pytest.approx(27, abs=0.01)
     with pytest.raises(InputError, match="in minutes"):
         accuracy.budgets(load_settings("paper"), 30, 0)
+
+
+def test_the_shared_stages_depend_on_what_they_are_made_and_scored_with(
+    accuracy: ModuleType, tmp_path: Path
+) -> None:
+    """Also the score of the warm start is shared: it knows the cleaning of the V-Net's results."""
+
+    def folder(*settings: str) -> Path:
+        key = {"preset": "quick", "seed": 1, "settings": list(settings), "method": "supervised"}
+        return Path(accuracy.shared_folder(tmp_path, key))
+
+    plain = folder()
+    assert folder("retraining.budget.steps=7", "retraining.options.ramp=1") == plain
+    changes = ("retraining.warm_start.steps=7", "retraining.largest_component=true", "preset.x=1")
+    assert len({plain, *(folder(change) for change in changes)}) == 4

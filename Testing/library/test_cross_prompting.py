@@ -35,8 +35,6 @@ from SAMSemiSegLib.finetuning.slices import collect_slices, lay_out_slices, slic
 from SAMSemiSegLib.finetuning.stitched import StitchedStrategy
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES, Sample
 from SAMSemiSegLib.foundation.model import FOUNDATION
-from SAMSemiSegLib.project.importing import import_cases
-from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.pseudolabels.make import make_pseudo_label
 from SAMSemiSegLib.run.events import read_events
@@ -353,11 +351,9 @@ def test_a_resumed_run_gives_the_same_weights(
 
 
 def test_a_whole_run_by_the_command(
-    tmp_path: Path, write_phantom_set: Callable[..., tuple[Path, Path]]
+    tmp_path: Path, phantom_project: Callable[..., Project]
 ) -> None:
-    images, labels = write_phantom_set(tmp_path / "scans", 4, shape=(32, 32, 16))
-    project = Project.create(tmp_path / "project", LabelSet.parse("head=1,tail=2"))
-    import_cases(project, images, labels, 1, None, 1, False, False)
+    project = phantom_project(tmp_path, 4, 1, 1, shape=(32, 32, 16))
     command = [sys.executable, "-m", "SAMSemiSegLib", "train", str(project.folder), "--run", "a"]
     command += ["--device", "cpu", "--preset", "tiny", "--set", "finetuning.strategy=cpac"]
     command += ["--set", "finetuning.options.view=slices", "--set", "export=[]"]

@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from monai.bundle import ConfigParser
+from scipy import ndimage
 
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.evaluation.metrics import compare_labels
@@ -51,8 +52,9 @@ def make_net(norm="batch"):
     return net.eval()
 
 
-def make_card(norm="batch", intensity="zscore"):
+def make_card(norm="batch", intensity="zscore", largest_component=False):
     settings = RunSettings()
+    settings.retraining.largest_component = largest_component
     settings.retraining.net.width, settings.retraining.net.norm = 4, norm
     settings.preprocessing.intensity = intensity
     settings.preprocessing.window = (40, 170)
@@ -193,24 +195,60 @@ def test_bundle_preprocesses_in_monai_as_we_do(intensity, tmp_path):
     np.testing.assert_allclose(theirs, ours, atol=1e-3)
 
 
+def run_in_monai(bundle, volume, folder):
+    """The label file that ``monai.bundle`` makes of a volume, and its array (X, Y, Z)."""
+    (folder / "scans").mkdir()
+    sitk.WriteImage(volume.to_sitk(), str(folder / "scans" / "scan.nii.gz"))
+    monai.bundle.run(
+        run_id="run",
+        config_file=str(bundle / "configs" / "inference.json"),
+        meta_file=str(bundle / "configs" / "metadata.json"),
+        bundle_root=str(bundle),
+        dataset_dir=str(folder / "scans"),
+        output_dir=str(folder / "results"),
+    )
+    (written,) = (folder / "results").iterdir()
+    return written, sitk.GetArrayFromImage(sitk.ReadImage(str(written))).transpose(2, 1, 0)
+
+
 def test_bundle_runs_in_monai_and_agrees(exported, tmp_path):
     """``monai.bundle`` runs the configuration as it is; its label file equals ours."""
     pytest.importorskip("nibabel", reason="MONAI's Orientation needs nibabel")
     volume = make_volume(7)
-    (tmp_path / "scans").mkdir()
-    sitk.WriteImage(volume.to_sitk(), str(tmp_path / "scans" / "scan.nii.gz"))
-    monai.bundle.run(
-        run_id="run",
-        config_file=str(exported[2] / "configs" / "inference.json"),
-        meta_file=str(exported[2] / "configs" / "metadata.json"),
-        bundle_root=str(exported[2]),
-        dataset_dir=str(tmp_path / "scans"),
-        output_dir=str(tmp_path / "results"),
-    )
-    (written,) = (tmp_path / "results").iterdir()
-    found = sitk.GetArrayFromImage(sitk.ReadImage(str(written))).transpose(2, 1, 0)
+    written, found = run_in_monai(exported[2], volume, tmp_path)
     predictor = Predictor.load(exported[2], "cpu")
     labels = predictor.predict(volume).array
     values = np.array([0, *predictor.card.label_set.values])[labels]
     assert written.name == "scan_segmentation.nii.gz" and found.shape == values.shape
     assert (found == values).mean() > 0.99
+
+
+def pieces(labels, channels):
+    """Number of components of each channel."""
+    return [ndimage.label(labels == channel)[1] for channel in channels]
+
+
+def test_each_export_keeps_the_largest_component_of_the_labels_named(exported, tmp_path):
+    volume = make_volume(7)
+    whole = Predictor.load(exported[0], "cpu").predict(volume).array
+    first, second = pieces(whole, (1, 2))
+    assert first > 1 and second > 1, "nothing to clean"
+    card = make_card(largest_component=["a"])
+    exports = [f(make_net(), card, tmp_path) for f in (export_torchscript, export_onnx)]
+    exports.append(export_bundle(make_net(), card, tmp_path))
+    for path in exports:
+        labels = Predictor.load(path, "cpu").predict(volume).array
+        assert pieces(labels, (1,)) == [1]
+        assert ((labels == 2) != (whole == 2)).mean() < 1e-4
+        assert not labels[(whole == 0)].any()
+    words = (exports[2] / "docs" / "README.md").read_text(encoding="utf-8")
+    assert "only the largest component is kept: a." in words
+
+
+def test_bundle_keeps_the_largest_component_in_monai(tmp_path):
+    for package in ("nibabel", "skimage"):
+        pytest.importorskip(package, reason="MONAI's transforms need it")
+    bundle = export_bundle(make_net(), make_card(largest_component=["b"]), tmp_path)
+    _, found = run_in_monai(bundle, make_volume(7), tmp_path)
+    first, second = pieces(found, (3, 700))
+    assert first > 1 and second == 1

@@ -14,6 +14,8 @@ from SAMSemiSegLib.command.predict import predict
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.export.torchscript import export_torchscript
 from SAMSemiSegLib.training import memory
+from SAMSemiSegLib.volumes import reading
+from SAMSemiSegLib.volumes.reading import read_image
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,28 @@ def test_a_bad_scan_is_named_and_the_others_are_done(model, scan, tmp_path):
     (sentence,) = result.stderr.splitlines()  # not broken into lines, no bar
     assert "bad.nrrd" in sentence and "Traceback" not in result.output
     assert [p.name for p in folder.iterdir()] == ["Herz ä 1_segmentation.nii.gz"]
+
+
+def test_a_scan_too_large_for_the_memory_is_named_and_the_others_are_done(
+    model, scan, tmp_path, monkeypatch
+):
+    large = tmp_path / "large.nii.gz"
+    large.write_bytes(scan.read_bytes())
+
+    def read(path):
+        if path == large:
+            raise MemoryError
+        return read_image(path)
+
+    monkeypatch.setattr(reading, "read_image", read)
+    folder = tmp_path / "results"
+    result = _invoke(predict, model, large, scan, "-o", folder, "--device", "cpu", "--json")
+    assert result.exit_code == 2
+    (sentence,) = result.stderr.splitlines()
+    assert "not enough memory: 'large.nii.gz' is too large" in sentence
+    failed, done = json.loads(result.stdout)["results"]
+    assert failed["error"] == sentence and failed["output"] is None
+    assert [str(path) for path in folder.iterdir()] == [done["output"]]
 
 
 def test_no_result_takes_the_place_of_a_scan_or_another_result(model, tmp_path):

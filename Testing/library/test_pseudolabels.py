@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.finetuning.strategy import Prediction
-from SAMSemiSegLib.pseudolabels.clean import clean
+from SAMSemiSegLib.pseudolabels.clean import clean, keep_largest
 from SAMSemiSegLib.pseudolabels.confidence import volume_score, voxel_confidence
 from SAMSemiSegLib.pseudolabels.make import make_pseudo_label
 from SAMSemiSegLib.pseudolabels.picture import draw_pseudo_label
@@ -71,6 +71,15 @@ def test_cleaning_only_the_named_labels():
     np.testing.assert_array_equal(cleaned, p)
     with pytest.raises(InputError, match=r"'c'.*a, b"):
         clean(p, voxel_confidence(p), ["a", "b"], ["c"], False)
+
+
+def test_labels_keep_the_same_largest_component_as_probabilities():
+    p = _one_hot(_scene(), 3)
+    cleaned, _ = clean(p, voxel_confidence(p), ["a", "b"], ["a"], False)
+    hard = p.argmax(0)
+    np.testing.assert_array_equal(keep_largest(hard, [1]), cleaned.argmax(0))
+    assert hard[11, 11, 11] == 1, "the input is left as it is"
+    np.testing.assert_array_equal(keep_largest(hard, []), hard)
 
 
 @settings(max_examples=20, deadline=None)

@@ -15,33 +15,40 @@ from SAMSemiSegLib.command.demo import demo
 from SAMSemiSegLib.command.train import train
 from SAMSemiSegLib.errors import DiskFullError, InputError
 from SAMSemiSegLib.preprocessing.stage import prepare
-from SAMSemiSegLib.project.importing import add_case, import_cases
+from SAMSemiSegLib.project.importing import add_case
 from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.run import pipeline
 from SAMSemiSegLib.run.cancellation import Cancellation
 from SAMSemiSegLib.run.checks import check_before_start
 from SAMSemiSegLib.run.events import Events
 from SAMSemiSegLib.run.folder import RunFolder
 from SAMSemiSegLib.run.pipeline import start
 from SAMSemiSegLib.run.presets import load_settings
-from SAMSemiSegLib.run.settings import PreprocessingSettings
+from SAMSemiSegLib.run.settings import PreprocessingSettings, RunSettings
 from SAMSemiSegLib.run.state import run_states
 from SAMSemiSegLib.training import devices
 from SAMSemiSegLib.training.context import Context
 
 PhantomSet = Callable[..., tuple[Path, Path]]
+MakeProject = Callable[..., Project]
 
 
 @pytest.fixture
-def project(tmp_path: Path, write_phantom_set: PhantomSet) -> Project:
-    images, labels = write_phantom_set(tmp_path / "scans", 2, seed=1)
-    project = Project.create(tmp_path / "project", LabelSet.parse("head=1,tail=2"))
-    import_cases(project, images, labels, 1)
-    return project
+def project(tmp_path: Path, phantom_project: MakeProject) -> Project:
+    return phantom_project(tmp_path, 2, 1, seed=1)
 
 
-def command(project: Project, run: str, preset: str = "tiny", *assignments: str) -> None:
-    train(project.folder, preset, list(assignments), run, "", None, False, False, False)
+def command(
+    project: Project,
+    run: str,
+    preset: str = "tiny",
+    *assignments: str,
+    device: str = "",
+    seed: int | None = None,
+    resume: bool = False,
+) -> None:
+    train(project.folder, preset, list(assignments), run, device, seed, resume, False, False)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +62,8 @@ def command(project: Project, run: str, preset: str = "tiny", *assignments: str)
         ("foundation.name=medsam2", r"foundation\.weights|samsemiseg\[sam2\]"),
         ("retraining.options.nope=1", "retraining.options.nope"),
         ("finetuning.options.rank=-3", "finetuning.options.rank"),
+        ('pseudolabels.fill_holes=["body"]', "pseudolabels.fill_holes names 'body'.*head, tail"),
+        ('retraining.largest_component=["body"]', "retraining.largest_component names 'body'"),
     ],
 )
 def test_a_name_that_is_not_there_costs_no_run(
@@ -67,12 +76,8 @@ def test_a_name_that_is_not_there_costs_no_run(
     assert not (project.folder / "runs").exists()
 
 
-def test_a_project_without_label_costs_no_run(
-    tmp_path: Path, write_phantom_set: PhantomSet
-) -> None:
-    images, _ = write_phantom_set(tmp_path / "scans", 1)
-    project = Project.create(tmp_path / "project", LabelSet.parse("head"))
-    import_cases(project, images)
+def test_a_project_without_label_costs_no_run(tmp_path: Path, phantom_project: MakeProject) -> None:
+    project = phantom_project(tmp_path, 1, with_labels=False)
     with pytest.raises(InputError, match="label at least one"):
         check_before_start(project, load_settings("tiny"))
 
@@ -125,6 +130,52 @@ def test_damaged_settings_of_a_run_are_told_on_resume_and_hide_no_other_run(
         ("a", ""),
         ("b", "quick"),
     ]
+
+
+@pytest.fixture
+def started(project: Project) -> RunFolder:
+    """A run of the tiny preset with two settings of its own."""
+    folder = RunFolder(project.folder / "runs" / "a")
+    own = ["retraining.budget.steps=7", "retraining.warm_start.steps=3"]
+    folder.create(load_settings("tiny", own, seed=5))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "preset, assignments, seed",
+    [
+        ("", ["retraining.budget.steps=8"], None),
+        ("", ["supervised_budget.steps=8"], None),
+        ("quick", [], None),
+        ("", [], 6),
+    ],
+)
+def test_a_resumed_run_takes_no_other_settings(
+    project: Project, started: RunFolder, preset: str, assignments: list[str], seed: int | None
+) -> None:
+    before = started.config.read_bytes()
+    with pytest.raises(InputError, match="'a' goes on with the settings it was started") as error:
+        command(project, "a", preset, *assignments, seed=seed, resume=True)
+    assert str(error.value).count(". ") == 0 and error.value.exit_code == 2
+    assert started.config.read_bytes() == before
+    with pytest.raises(InputError, match="no setting 'foo'"):
+        command(project, "a", "", "foo=1", resume=True)
+
+
+def test_a_resumed_run_takes_the_same_command_and_another_device(
+    project: Project, started: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    def note(project: Project, folder: RunFolder, settings: RunSettings, *_: object) -> None:
+        given.append(settings)
+
+    monkeypatch.setattr(pipeline, "start", note)
+    own = ("retraining.warm_start.steps=3", 'retraining.budget={"steps": 7}')
+    command(project, "a", "tiny", *own, seed=5, device="cpu", resume=True)
+    command(project, "a", "", resume=True)
+    kept = started.settings()
+    assert given == [kept.model_copy(update={"device": "cpu"}), kept]
 
 
 def test_devices_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,6 @@ from typer.testing import CliRunner
 from SAMSemiSegLib.command.app import app
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.project.case import Case
-from SAMSemiSegLib.project.importing import import_cases
-from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.project.review import offer
 from SAMSemiSegLib.suggestion import descriptors
@@ -129,12 +127,9 @@ def test_the_reason_names_what_decided() -> None:
 
 
 @pytest.fixture
-def project(tmp_path: Path, write_phantom_set: Callable[..., tuple[Path, Path]]) -> Project:
+def project(tmp_path: Path, phantom_project: Callable[..., Project]) -> Project:
     """One labeled phantom, five unlabeled, one for evaluation."""
-    images, labels = write_phantom_set(tmp_path / "scans", 7)
-    project = Project.create(tmp_path / "project ä", LabelSet.parse("head=1,tail=2"))
-    import_cases(project, images, labels, 1, None, 1, copy=False, keep_references=False)
-    return project
+    return phantom_project(tmp_path / "ä", 7, 1, 1)
 
 
 def test_a_descriptor_is_kept_until_its_image_changes(

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from SAMSemiSegLib.errors import Cancelled
 from SAMSemiSegLib.run.cancellation import Cancellation
 from SAMSemiSegLib.run.events import Events
 from SAMSemiSegLib.run.settings import Budget
 from SAMSemiSegLib.training import loop
 from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.training.devices import make_accelerator
+from SAMSemiSegLib.training.progress import Progress
 
 
 @pytest.mark.parametrize("period", [1, 4, 6])
@@ -30,7 +35,68 @@ def test_minutes_become_steps_by_the_mean_of_whole_periods(
         clock.now += 7 if batch % period == 0 else 1
         return {"loss_term": net(torch.ones(1, 1)).sum()}, {}
 
-    task = loop.Task(
+    context = Context(make_accelerator("cpu"), Events(None), Cancellation(tmp_path / "cancel"))
+    steps = loop._fix_steps(
+        task_of(net, step, period=period), Budget(minutes=10), list(net.parameters()), context
+    )
+    assert steps == int(600 / (1 + 6 / period))
+
+
+class Keeping:
+    """Steps that take 8 s, but 1 s where one of the 40 volumes has been met before."""
+
+    def __init__(self, clock: SimpleNamespace) -> None:
+        self.clock = clock
+        self.net = nn.Linear(1, 1)
+        self.met: set[int] = set()
+        self.done: list[tuple[int, int]] = []
+
+    def step(
+        self, batch: int, progress: Progress
+    ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+        volume = random.Random(batch).randrange(40)
+        self.clock.now += 1 if volume in self.met else 8
+        self.met.add(volume)
+        self.done.append((progress.step, progress.total))
+        return {"loss_term": self.net(torch.ones(1, 1)).sum()}, {}
+
+
+@pytest.mark.parametrize("stopped_after", [None, 30, 100])
+def test_steps_that_become_cheaper_fill_the_minutes(
+    stopped_after: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock.now)
+    keeping = Keeping(clock)
+    task = task_of(keeping.net, keeping.step, settles=True)
+
+    def train() -> None:
+        context = Context(make_accelerator("cpu"), Events(None), Cancellation(cancel))
+        loop.train(
+            task, Budget(minutes=10), loop.Optimization(), tmp_path / "checkpoint.pt", context
+        )
+
+    cancel = tmp_path / "cancel"
+    if stopped_after is not None:
+        task.after_step = lambda progress: progress.step + 1 == stopped_after and cancel.touch()
+        with pytest.raises(Cancelled):
+            train()
+        last, total = keeping.done[-1]
+        assert last + 1 == stopped_after
+        cancel.unlink()
+        keeping.met.clear()  # what was kept is gone with the process
+    train()
+    if stopped_after is not None:
+        assert (last + 1, total) in keeping.done, "a resumed run does the same steps"
+    steps = keeping.done[5:]  # without those that were timed
+    assert [step for step, _ in steps] == list(range(steps[-1][1]))
+    assert steps[-1][1] > 1.5 * steps[0][1]
+    assert clock.now == pytest.approx(600, rel=0.1)
+
+
+def task_of(net: nn.Module, step: Callable[..., Any], **more: Any) -> loop.Task[int]:
+    """Steps of nothing but their own number."""
+    return loop.Task(
         name="t",
         module=net,
         draw=lambda generator, progress: progress.step,
@@ -39,9 +105,5 @@ def test_minutes_become_steps_by_the_mean_of_whole_periods(
         state=net.state_dict,
         load_state=net.load_state_dict,
         advice="",
-        period=period,
+        **more,
     )
-    context = Context(make_accelerator("cpu"), Events(None), Cancellation(tmp_path / "cancel"))
-    budget = Budget(minutes=10)
-    steps = loop._fix_steps(task, budget, list(net.parameters()), context)
-    assert steps == int(600 / (1 + 6 / period))

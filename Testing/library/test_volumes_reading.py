@@ -1,5 +1,6 @@
 """What is read, and the one sentence for each file that cannot be."""
 
+import math
 import struct
 from pathlib import Path
 
@@ -90,10 +91,14 @@ def test_nothing_but_the_sentence_is_said_of_odd_headers(tmp_path, phantom, capf
     write_image(path, phantom[0])
     whole = path.read_bytes()
     capfd.readouterr()
-    for place, value in ((70, struct.pack("<h", 99)), (280, struct.pack("<f", 3.0))):
+    odd = [(70, struct.pack("<h", 99)), (280, struct.pack("<f", 3.0))]
+    odd += [(108, struct.pack("<f", offset)) for offset in (math.nan, math.inf, -1e30)]
+    for place, value in odd:
         path.write_bytes(whole[:place] + value + whole[place + len(value) :])
         if place == 70:
             refused(path, "voxel type 99")
+        elif place == 108:
+            refused(path, "impossible place (nan|inf|-1e\\+30)")
         else:
             read_image(path)  # an sform of another scale: the qform counts
     (tmp_path / "folder").mkdir()

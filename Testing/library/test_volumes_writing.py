@@ -64,7 +64,7 @@ def test_an_oblique_source_is_matched_to_the_last_bit(tmp_path, source_suffix, s
 
 
 def test_slicer_finds_every_key_of_a_segmentation(tmp_path):
-    grid = Geometry((6, 5, 4), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
+    grid = Geometry.upright((6, 5, 4))
     array = np.zeros(grid.size, np.uint8)
     array[1:3, 2:5, 0:2] = 1
     array[4, 0, 3] = 2
@@ -105,7 +105,7 @@ def test_overlapping_segments_in_layers(tmp_path, kind):
         ).encode()
         + layers.tobytes()
     )
-    grid = Geometry((6, 5, 4), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
+    grid = Geometry.upright((6, 5, 4))
     label, note = read_labels(path, [1, 2], grid, ["outer", "inner"])
     assert note is not None and "overlap in 2 voxels" in note
     assert (label.array == 1).sum() == 4 and (label.array == 2).sum() == 6
@@ -115,7 +115,7 @@ def test_overlapping_segments_in_layers(tmp_path, kind):
 
 
 def test_nothing_is_left_of_a_file_that_cannot_be_written(tmp_path):
-    grid = Geometry((2, 2, 2), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
+    grid = Geometry.upright((2, 2, 2))
     with pytest.raises(InputError, match="suffix"):
         write_image(tmp_path / "out.png", labels_on(grid))
     with pytest.raises(InputError, match="could not be written"):

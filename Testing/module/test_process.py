@@ -17,6 +17,7 @@ from SAMSemiSegModule.process import runner as runnerModule  # noqa: E402
 from SAMSemiSegModule.process.command import ChildCommand  # noqa: E402
 from SAMSemiSegModule.process.lower import STEPS, lowered  # noqa: E402
 from SAMSemiSegModule.process.outcome import End, outcomeOf  # noqa: E402
+from SAMSemiSegModule.process.query import CommandQuery, NoAnswer  # noqa: E402
 from SAMSemiSegModule.process.runner import ProcessRunner, readRecord  # noqa: E402
 
 FAKE = Path(__file__).parent / "fake_library"
@@ -268,6 +269,42 @@ def test_attach_finds_nothing_where_nothing_runs(tmp_path, run):
     followed(runner)
     assert not ProcessRunner(command).attach(runner.folder)
     assert not ProcessRunner(command).attach(tmp_path)
+
+
+def answered(behavior: str, folder: Path):
+    """What the library answers to a question that makes it behave so."""
+    query = CommandQuery(command(), [behavior, str(folder)])
+    deadline = time.monotonic() + 20
+    while (answer := query.poll()) is None:
+        assert time.monotonic() < deadline, "no answer in time"
+        time.sleep(0.02)
+    return answer
+
+
+def test_a_question_is_answered_whatever_else_is_printed(tmp_path):
+    assert answered("answer", tmp_path) == {"cases": ["größte"]}
+
+
+@pytest.mark.parametrize(
+    ("behavior", "sentence"),
+    [
+        ("wrong_input", "The image 'a.nrrd' is 2D; give a volume."),
+        ("crash", "RuntimeError: no such tensor"),
+        ("disk_full", r"no answer \(exit code 4\)"),
+        ("succeed_without_manifest", r"no answer \(exit code 0\)"),
+    ],
+)
+def test_a_question_that_fails_is_told_in_the_librarys_words(tmp_path, behavior, sentence):
+    with pytest.raises(NoAnswer, match=sentence):
+        answered(behavior, tmp_path)
+
+
+def test_a_question_is_given_up_with_its_process(tmp_path):
+    query = CommandQuery(command(), ["ignore", str(tmp_path)])
+    process = query._process
+    query.end()
+    assert process is not None and process.poll() is not None
+    assert query.poll() is None
 
 
 def test_each_retry_asks_for_less():

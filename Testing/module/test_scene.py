@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -251,6 +251,18 @@ def test_overlapping_segments_survive_a_seg_nrrd(scene, tmp_path):
     assert slicer.util.saveNode(drawn, str(tmp_path / "label.seg.nrrd"))
     again = loadLabels(tmp_path / "label.seg.nrrd", volume, LABELS, "again")
     assert labelArray(again, volume, LABELS)[1].overlapping == 32
+
+
+def test_a_label_value_beyond_a_byte_is_kept(scene, tmp_path):
+    volume = aVolume()
+    drawn = aSegmentation(volume, posterior=np.s_[2:4, 3:6, 3:6])
+    labels = [replace(label, value=label.value + 699) for label in LABELS]
+    exportLabels(drawn, volume, labels, tmp_path / "label.nrrd")
+    array = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "label.nrrd")))
+    value = labels[1].value
+    assert value > 255 and np.unique(array).tolist() == [0, value]
+    again = loadLabels(tmp_path / "label.nrrd", volume, labels, "again")
+    assert np.array_equal(labelArray(again, volume, labels)[0], array)
 
 
 def test_real_label_keeps_every_voxel(scene, tmp_path, hippocampusFolder):

@@ -14,6 +14,7 @@ import numpy as np
 import slicer
 from actions import aScan, aSegmentation, pump
 from SAMSemiSegModule.process.outcome import End
+from SAMSemiSegModule.process.query import NoAnswer
 from SAMSemiSegModule.scene.volumes import exportVolume
 
 
@@ -109,11 +110,14 @@ class SuggestedCases:
     """The library's answer to ``project suggest``; the first question is still under way."""
 
     def __init__(self, cases) -> None:
-        self._answers = [None, {"mode": "next", "cases": cases} if cases else {}]
+        self._answers = [None, {"mode": "next", "cases": cases}]
         self.ended = False
 
     def poll(self):
-        return self._answers.pop(0)
+        answer = self._answers.pop(0)
+        if answer is not None and not answer["cases"]:
+            raise NoAnswer("The project 'p' has no case left to label.")
+        return answer
 
     def end(self) -> None:
         self.ended = True
@@ -138,7 +142,8 @@ def test_suggested_cases_are_selected_with_the_reason(openProject, monkeypatch):
 
     cases.clear()
     openProject.project.ui.suggestButton.click()
-    pump(lambda: "No case can be suggested" in openProject.ui.messageLabel.text)
+    pump(lambda: "'p' has no case left to label." in openProject.ui.messageLabel.text)
+    assert openProject.project._suggestion._query is None
     openProject.project.ui.suggestButton.click()
     openProject.project.cleanup()
     assert queries[-1].ended
@@ -162,6 +167,19 @@ def test_the_library_says_what_can_be_chosen(openProject):
     assert list(openProject.train._catalog._queries) == ["doctor"]
     ui.methodBox.setCurrentIndex(1)
     assert openProject.services.parameters.method == "mean_teacher"
+
+
+def test_the_library_says_why_it_cannot_answer(openProject):
+    class Failed:
+        def poll(self):
+            raise NoAnswer("The file 'weights.json' is damaged; delete it.")
+
+    catalog = openProject.train._catalog
+    pump(lambda: not catalog._queries)
+    before = catalog.methods()
+    catalog._queries["methods"] = Failed()
+    pump(lambda: "'weights.json' is damaged" in openProject.ui.messageLabel.text)
+    assert not catalog._queries and catalog.methods() == before
 
 
 def test_missing_packages_grey_out_all_and_are_installed_by_a_click(panel, monkeypatch):

@@ -6,6 +6,8 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from SAMSemiSegModule.process.query import NoAnswer
+
 Entry = tuple[str, str, str]  # value, title, tooltip
 
 
@@ -28,10 +30,18 @@ class Catalog:
                 self._queries[name] = self._ask(words[name])
 
     def poll(self) -> bool:
-        """Take in answers that have come; whether one has."""
+        """Take in answers that have come; whether one has.
+
+        Raises:
+            NoAnswer: the library failed at a question; the others are still under way.
+        """
         came = False
         for name, query in list(self._queries.items()):
-            answer = query.poll()
+            try:
+                answer = query.poll()
+            except NoAnswer:
+                del self._queries[name]
+                raise
             if answer is not None:
                 del self._queries[name]
                 self._answers[name] = answer

@@ -168,19 +168,22 @@ class ProjectSection(Section):
             markAsCase(candidate.segmentation, caseKey(self.store, case))
 
     def _tellAbout(self, caseId: str, account: Any) -> None:
+        told = []
         if account.overlapping:
-            self.services.tell(
+            told.append(
                 _(
                     "{count} voxels of '{case}' lie in several segments; the label that stands "
                     "later in the list was kept."
                 ).format(count=account.overlapping, case=caseId)
             )
         if account.ignored:
-            self.services.tell(
+            told.append(
                 _(
                     "Segments of '{case}' that the label set does not name were left out: {names}."
                 ).format(case=caseId, names=", ".join(account.ignored))
             )
+        if told:
+            self.services.tell(" ".join(told))
 
     def _addFiles(self) -> None:
         for path in self.services.dialogs.pickFiles(_("Images to add"), IMAGES):

@@ -10,6 +10,7 @@ import qt
 from slicer.i18n import tr as _
 
 from SAMSemiSegModule.panel.services import Services
+from SAMSemiSegModule.process.query import NoAnswer
 
 COUNT = 3
 """Cases suggested at a time: as many as their reasons can be read at a glance."""
@@ -50,18 +51,18 @@ class Suggestion:
             self._query = None
 
     def _poll(self) -> None:
-        answer = self._query.poll()
+        try:
+            answer = self._query.poll()
+        except NoAnswer as error:
+            self.end()
+            self._services.tell(str(error))
+            return
         if answer is None:
             return
         self.end()
         if self._services.store.folder != self._folder:
             return
-        cases = answer.get("cases", [])
-        if not cases:
-            self._services.tell(
-                _("No case can be suggested: all are labeled, or no volume could be looked at.")
-            )
-            return
+        cases = answer["cases"]
         self._select([case["id"] for case in cases])
         reasons = [f"'{case['id']}' ({case['why']})" for case in cases]
         self._services.tell(_("Label next: {cases}.").format(cases=", ".join(reasons)))

@@ -15,6 +15,7 @@ from SAMSemiSegModule.process.arguments import chosenSettings, resumeArguments, 
 from SAMSemiSegModule.process.lower import lowered
 from SAMSemiSegModule.process.outcome import Outcome
 from SAMSemiSegModule.process.progress import RunProgress, inWords
+from SAMSemiSegModule.process.query import NoAnswer
 from SAMSemiSegModule.process.runner import hasManifest
 from SAMSemiSegModule.scene.plots import CurvePlot
 
@@ -213,8 +214,11 @@ class TrainSection(Section):
         return self.store.runFolder(name)
 
     def _poll(self) -> None:
-        if self._catalog.poll() and self.parameters is not None:
-            self.update()
+        try:
+            if self._catalog.poll() and self.parameters is not None:
+                self.update()
+        except NoAnswer as error:
+            self.services.tell(str(error))
         update = self.runner.poll()
         if update.text:
             self.ui.logBox.appendPlainText(update.text[-MOST_TEXT:].rstrip("\n"))

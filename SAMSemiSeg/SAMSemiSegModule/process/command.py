@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 CHILD = Path(__file__).with_name("child.py")
 LIBRARY = "SAMSemiSegLib"
@@ -45,6 +47,14 @@ def slicerCommand() -> ChildCommand:
     environment["PYTHONIOENCODING"] = "utf-8:replace"
     environment["PYTHONNOUSERSITE"] = "1"
     return ChildCommand(_python(), libraryFolder(), environment)
+
+
+def ownGroup() -> dict[str, Any]:
+    """How ``Popen`` puts a child into a group of its own, so that its whole tree can be ended."""
+    if sys.platform == "win32":
+        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+        return {"creationflags": flags}
+    return {"start_new_session": True}
 
 
 def _python() -> str:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
-from SAMSemiSegModule.process.command import ChildCommand
+from slicer.i18n import tr as _
+
+from SAMSemiSegModule.process.command import ChildCommand, ownGroup
+from SAMSemiSegModule.process.runner import LONGEST_LAST_LINE
 from SAMSemiSegModule.process.tree import ProcessTree
 
 
+class NoAnswer(Exception):
+    """The library could not answer; the message is its own sentence for the user."""
+
+
 class Query(Protocol):
-    """A question under way."""
+    """A question under way; ``poll`` raises :class:`NoAnswer` where there will be none."""
 
     def poll(self) -> Any | None: ...
 
@@ -31,34 +37,38 @@ class CommandQuery:
 
     def __init__(self, command: ChildCommand, arguments: Sequence[str]) -> None:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when read
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed when read
         script = (
             "import sys; sys.path.insert(0, sys.argv.pop(1)); sys.argv[0] = 'samsemiseg'; "
             "from SAMSemiSegLib.command.app import main; main()"
         )
-        flags = {"creationflags": 0x08000000} if sys.platform == "win32" else {}
-        group = {} if sys.platform == "win32" else {"start_new_session": True}
         self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
             [command.python, "-c", script, str(command.library), *arguments, "--json"],
             env=command.environment or None,
             stdin=subprocess.DEVNULL,
             stdout=self._output,
-            stderr=subprocess.DEVNULL,
-            **flags,
-            **group,
+            stderr=self._errors,
+            **ownGroup(),
         )
 
     def poll(self) -> Any | None:
-        """The answer once it is there; an empty one where the library could not give it."""
+        """The answer once it is there.
+
+        Raises:
+            NoAnswer: the command failed, or printed no answer.
+        """
         if self._process is None or self._process.poll() is None:
             return None
-        self._process = None
-        self._output.seek(0)
-        text = self._output.read().decode("utf-8", "replace")
-        self._output.close()
+        code, self._process = self._process.returncode, None
+        answer, errors = (_textOf(file) for file in (self._output, self._errors))
         try:
-            return json.loads(text)
+            if code == 0:
+                return json.loads(answer)
         except ValueError:
-            return {}
+            pass
+        lines = [line.strip() for line in errors.splitlines() if line.strip()]
+        silence = _("The library gave no answer (exit code {code}).").format(code=code)
+        raise NoAnswer(lines[-1][:LONGEST_LAST_LINE] if lines else silence)
 
     def end(self) -> None:
         """Give up the question."""
@@ -67,6 +77,14 @@ class CommandQuery:
             self._process.wait()
             self._process = None
             self._output.close()
+            self._errors.close()
+
+
+def _textOf(file: IO[bytes]) -> str:
+    """All that was written; closes the file."""
+    with file:
+        file.seek(0)
+        return file.read().decode("utf-8", "replace")
 
 
 AskLibrary = Callable[[Sequence[str]], Query]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from SAMSemiSegModule.process.command import ChildCommand
+from SAMSemiSegModule.process.command import ChildCommand, ownGroup
 from SAMSemiSegModule.process.outcome import Outcome, outcomeOf
 from SAMSemiSegModule.process.tail import EventTail, TextTail
 from SAMSemiSegModule.process.tree import ProcessTree, isSameProcess
@@ -114,7 +112,7 @@ class ProcessRunner:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                **_ownGroup(),
+                **ownGroup(),
             )
         self._follow(folder, ProcessTree(self._process.pid), textFrom=end)
 
@@ -238,11 +236,3 @@ def readRecord(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
-
-
-def _ownGroup() -> dict[str, Any]:
-    """Put the child into a group of its own, so that its whole tree can be ended."""
-    if sys.platform == "win32":
-        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-        return {"creationflags": flags}
-    return {"start_new_session": os.name == "posix"}

@@ -72,7 +72,8 @@ def labelArray(segmentationNode, volumeNode, labels: Sequence[Label]):
     """
     import numpy as np
 
-    values = np.zeros(slicer.util.arrayFromVolume(volumeNode).shape, np.uint8)
+    voxelType = np.min_scalar_type(max((label.value for label in labels), default=0))
+    values = np.zeros(slicer.util.arrayFromVolume(volumeNode).shape, voxelType)
     overlapping = np.zeros(values.shape, bool)
     segmentation = segmentationNode.GetSegmentation()
     known = set()

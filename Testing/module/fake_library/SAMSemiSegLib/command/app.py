@@ -37,6 +37,12 @@ def succeed(folder: Path) -> None:
     (folder / "manifest.json").write_text("{}")
 
 
+def answer(folder: Path) -> None:
+    """Answers a question, and warns of something else."""
+    print("warning: übung", file=sys.stderr, flush=True)
+    print(json.dumps({"cases": ["größte"]}, ensure_ascii=False))
+
+
 def succeed_without_manifest(folder: Path) -> None:
     print("done")
 
