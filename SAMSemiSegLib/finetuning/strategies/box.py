@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -40,8 +41,10 @@ class BoxStrategy(ReplayStrategy):
     class Options(ReplayOptions):
         """Settings of the strategy's own."""
 
-        side: Positive = 256
-        """Pixels of a slice's longer side as the model sees it; a step costs the square of it."""
+        side: Positive | Literal["auto"] = "auto"
+        """Pixels of a slice's longer side as the model sees it; a step costs the square of it.
+        ``auto``: 160 for models whose masks have the canvas' resolution (LiteMedSAM), else the
+        1024 of SAM's pretraining."""
         slices: Positive = 8
         """Slices that pass through the model at a time, and in a step."""
         margin: Fraction = 0.015
@@ -112,7 +115,10 @@ class BoxStrategy(ReplayStrategy):
         return torch.cat(parts)
 
     def _seen_size(self, images: Tensor) -> tuple[int, int]:
-        factor = self.options.side / max(images.shape[-2:])
+        side = self.options.side
+        if side == "auto":
+            side = 160 if self.foundation.downscale == 1 else 1024
+        factor = side / max(images.shape[-2:])
         return max(1, round(images.shape[-2] * factor)), max(1, round(images.shape[-1] * factor))
 
     def outline(self, embedding: Tensor, boxes: Boxes, images: Tensor) -> Tensor:
