@@ -15,7 +15,7 @@ Role = Literal["training", "evaluation"]
 
 IMAGE_SUFFIX = re.compile(r"\.(seg\.nrrd|nii\.gz|nrrd|nii|mha|mhd)$", re.IGNORECASE)
 DECORATION = re.compile(
-    r"(_\d{4}|[-_. ](seg|segmentation|label|labels|labelmap|mask|gt|image|img))$", re.IGNORECASE
+    r"(_0000|[-_. ](seg|segmentation|label|labels|labelmap|mask|gt|image|img))$", re.IGNORECASE
 )
 
 

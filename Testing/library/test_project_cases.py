@@ -42,6 +42,8 @@ def test_ids_are_file_names_and_unlike_each_other():
     assert case_id("...") == "case"
     for name in ("la_7_0000.nii.gz", "la_7.seg.nrrd", "LA_7-label.nrrd", "la_7_gt.mha", "la_7"):
         assert matching_stem(name) == "la_7"
+    # nnU-Net's first channel is _0000; other numbers tell patients apart.
+    assert len({matching_stem(f"case_{i:04}.nrrd") for i in range(3)}) == 3
     with pytest.raises(ValidationError):
         Case(id="../up", image="a.nrrd")
 
