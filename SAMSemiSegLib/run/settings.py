@@ -1,6 +1,6 @@
 """The settings of a run: one typed, validated object, written to the run folder as ``config.json``.
 
-Each class is one stage; its defaults are the ``balanced`` preset. A preset in
+Each class is one stage; its defaults are what every preset begins from. A preset in
 ``Resources/Presets`` and ``--set key=value`` override them (``finetuning.options.rank=8``).
 """
 
