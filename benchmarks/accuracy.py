@@ -227,7 +227,10 @@ def _run(
             source.make_project(data, key["labels"], key["first"], key["unlabeled"], project)
     name = row.run_name(key["name"], key["seed"])
     folder = project / "runs" / name
-    shared = shared_folder(project, key)
+    preset = key["preset"]
+    if preset == "published" and isinstance(source, Configuration):
+        preset = str(source.write_preset(workspace))
+    shared = shared_folder(project, load_settings(preset, key["settings"], seed=key["seed"]))
     resume = (folder / "config.json").exists()
     command = [sys.executable, "-m", "SAMSemiSegLib", "train", str(project), "--run", name]
     if resume:
@@ -235,9 +238,6 @@ def _run(
     else:
         sfr = project / "runs" / Row(row.method, "sfr").run_name(key["name"], key["seed"])
         take_over(row, folder, shared, sfr, key["settings"])
-        preset = key["preset"]
-        if preset == "published" and isinstance(source, Configuration):
-            preset = str(source.write_preset(workspace))
         command += ["--preset", preset, "--seed", str(key["seed"])]
         for setting in key["settings"]:
             command += ["--set", setting]

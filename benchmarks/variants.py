@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import statistics
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from SAMSemiSegLib.atomic import write_json
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.report.material import gather
 from SAMSemiSegLib.retraining.ssl.method import METHODS
+from SAMSemiSegLib.run.settings import RunSettings
 
 MODES = {"plain": "off", "sfr": "on", "sfr+": "selected"}
 
@@ -34,6 +34,21 @@ STAGE2 = (
     "evaluation/warm start.json",
     "evaluation/pseudo-labels.json",
 )
+LATER = {
+    "method",
+    "options",
+    "budget",
+    "pseudo_label_mode",
+    "pseudo_label_weight",
+    "pseudo_label_schedule",
+    "pseudo_label_target",
+    "confidence_weights",
+    "selection",
+    "unlabeled_batch",
+    "final_model",
+}
+"""Settings of the re-training that its warm start knows nothing of."""
+
 STAGE3 = ("retraining", "evaluation/re-trained.json")
 
 
@@ -85,14 +100,17 @@ def rows(methods: str, variants: str) -> list[Row]:
     return [Row(name, variant) for name in names for variant in MODES if variant in wanted]
 
 
-def shared_folder(project: Path, key: dict[str, Any]) -> Path:
+def shared_folder(project: Path, settings: RunSettings) -> Path:
     """Where the stages before re-training are kept for runs that agree in them."""
-    later = re.compile(r"retraining\.(?!warm_start|net|largest_component)|supervised_")
-    before = [s for s in key["settings"] if not later.match(s)]
-    # A method that works with some norms only has a V-Net, and a warm start, of its own.
-    norms = sorted(METHODS[key["method"]].needs.norms) if key.get("method") else []
-    told = json.dumps([key["preset"], key["seed"], before, norms])
-    return project / "shared" / hashlib.sha1(told.encode()).hexdigest()[:12]
+    told = settings.model_dump(
+        mode="json", exclude={"preset", "retraining", "supervised_baseline", "supervised_budget"}
+    )
+    own = settings.retraining
+    if own.warm_start is not None:
+        # A method that works with some norms only has a V-Net, and a warm start, of its own.
+        norms = sorted(METHODS[own.method].needs.norms)
+        told["warm start"] = [own.model_dump(mode="json", exclude=LATER), norms]
+    return project / "shared" / hashlib.sha1(json.dumps(told).encode()).hexdigest()[:12]
 
 
 def take_over(row: Row, folder: Path, shared: Path, sfr: Path, settings: Sequence[str]) -> None:

@@ -262,10 +262,18 @@ def test_the_shared_stages_depend_on_what_they_are_made_and_scored_with(
     """Also the score of the warm start is shared: it knows the cleaning of the V-Net's results."""
 
     def folder(*settings: str) -> Path:
-        key = {"preset": "quick", "seed": 1, "settings": list(settings), "method": "supervised"}
-        return Path(accuracy.shared_folder(tmp_path, key))
+        return Path(accuracy.shared_folder(tmp_path, load_settings("quick", settings)))
 
     plain = folder()
-    assert folder("retraining.budget.steps=7", "retraining.options.ramp=1") == plain
-    changes = ("retraining.warm_start.steps=7", "retraining.largest_component=true", "preset.x=1")
-    assert len({plain, *(folder(change) for change in changes)}) == 4
+    assert folder("retraining.budget.steps=7", "retraining.method=ua_mt") == plain
+    changes = (
+        "retraining.warm_start.steps=7",
+        "retraining.largest_component=true",
+        "retraining.patch=[32,32,32]",
+        "retraining.method=magicnet",
+        "pseudolabels.vnet_share=0.4",
+    )
+    assert len({plain, *(folder(change) for change in changes)}) == 6
+    # Without a warm start the stages before know nothing of the V-Net.
+    cold = ("retraining.warm_start=null", "pseudolabels.vnet_share=0")
+    assert folder(*cold) == folder(*cold, "retraining.patch=[32,32,32]")
