@@ -16,7 +16,7 @@ from SAMSemiSegModule.process.arguments import (
     trainArguments,
 )
 from SAMSemiSegModule.process.prediction import expect, isComplete, resultOf
-from SAMSemiSegModule.process.progress import MOST_POINTS, RunProgress, inWords
+from SAMSemiSegModule.process.progress import MOST_POINTS, SHARES, WARM_SHARES, RunProgress, inWords
 from SAMSemiSegModule.process.tail import MOST_BYTES, EventTail, TextTail
 from SAMSemiSegModule.review.queue import neighbor, reason, waitingCases
 
@@ -33,6 +33,20 @@ def test_progress_of_stage_and_whole():
     assert progress.stageFraction == 0.5 and progress.stageSecondsLeft == 10
     assert progress.fraction == pytest.approx(0.03 + 0.38 / 2)
     assert progress.secondsLeft == pytest.approx(11 / progress.fraction * (1 - progress.fraction))
+
+
+def test_a_warm_start_is_a_part_of_the_whole_and_scoring_is_none():
+    progress = RunProgress()
+    progress.take(event("stage", "warm-start", step=0, total=10))
+    progress.take(event("progress", "warm-start", step=10, total=10))
+    warm = progress.fraction
+    assert warm == pytest.approx(0.33)
+    progress.take(event("progress", "evaluation:warm start", step=2, total=2))
+    assert progress.fraction == warm
+    progress.take(event("progress", "finetuning", step=1, total=2))
+    assert warm < progress.fraction < 0.4
+    for shares in (SHARES, WARM_SHARES):
+        assert sum(shares.values()) == pytest.approx(1)
 
 
 def test_whole_never_goes_back():

@@ -7,19 +7,28 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-# Rough share of a whole run that each stage takes; only for the bar of the whole.
+# Rough share of a whole run that each stage takes; only for the bar of the whole. Scoring comes
+# between any two stages, so it has none.
 SHARES = {
     "preprocessing": 0.03,
     "supervised": 0.0,
-    "warm-start": 0.0,
     "finetuning": 0.38,
     "pseudolabels": 0.10,
-    "evaluation": 0.02,
+    "retraining": 0.42,
+    "proposals": 0.05,
+    "export": 0.02,
+}
+# The same where the V-Net is trained on the labels first.
+WARM_SHARES = {
+    "preprocessing": 0.03,
+    "supervised": 0.0,
+    "warm-start": 0.30,
+    "finetuning": 0.06,
+    "pseudolabels": 0.14,
     "retraining": 0.40,
     "proposals": 0.05,
     "export": 0.02,
 }
-ORDER = tuple(SHARES)
 # Schedules and shares say little and would crowd the plot.
 NO_CURVES = ("_weight", "_share", "learning_rate")
 # More points than the plot has pixels only cost time.
@@ -37,6 +46,7 @@ class RunProgress:
         curves: points (step, value) by name, of the latest stage that trains.
         curvesOf: that stage.
         warnings: sentences for the user.
+        shares: rough share of the whole that each stage of this run takes.
     """
 
     stage: str = ""
@@ -48,6 +58,7 @@ class RunProgress:
     curvesOf: str = ""
     scores: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    shares: dict[str, float] = field(default_factory=lambda: SHARES)
     _started: float | None = None
     _startFraction: float = 0.0
 
@@ -100,10 +111,13 @@ class RunProgress:
         left = event.get("seconds_left")
         self.stageSecondsLeft = float(left) if isinstance(left, (int, float)) else None
         room = self._room()
-        if room in SHARES:
-            before = sum(SHARES[name] for name in ORDER[: ORDER.index(room)])
-            whole = before + SHARES[room] * self.stageFraction
-            self.fraction = max(self.fraction, min(whole, 1.0))  # scoring comes several times
+        if room == "warm-start":
+            self.shares = WARM_SHARES
+        if room in self.shares:
+            order = list(self.shares)
+            before = sum(self.shares[name] for name in order[: order.index(room)])
+            whole = before + self.shares[room] * self.stageFraction
+            self.fraction = max(self.fraction, min(whole, 1.0))  # stages come again in later rounds
         self._estimate(event.get("time"))
 
     def _estimate(self, now: Any) -> None:
