@@ -64,6 +64,8 @@ def summary_sentences(material: Material) -> list[str]:
     strategy = _get(settings, "finetuning", "strategy")
     method = _get(settings, "retraining", "method")
     labeled = material.counts.get("labeled")
+    if _began(material, "warm-start"):
+        sentences.append("A V-Net was trained on the labels first.")
     if strategy and _began(material, "finetuning"):
         name = (
             "The foundation model" if model in (None, "auto") else f"The foundation model {model}"
@@ -75,8 +77,11 @@ def summary_sentences(material: Material) -> list[str]:
             f"It wrote pseudo-labels for {count(len(material.pseudo_scores), 'unlabeled volume')}."
         )
     if method and _began(material, "retraining"):
+        warm = "The V-Net" if _began(material, "warm-start") else "A V-Net"
         with_labels = " with the pseudo-labels" if material.pseudo_scores else ""
-        sentences.append(f"A V-Net was then trained{with_labels} ({_method_title(method)}).")
+        # The supervised loss on both is no method of its own.
+        how = "" if with_labels and method == "supervised" else f" ({_method_title(method)})"
+        sentences.append(f"{warm} was then trained{with_labels}{how}.")
     if material.selections:
         rounds = count(len(material.selections), "further round")
         chosen = [sum(j.confident for j in s.values()) for s in material.selections.values()]

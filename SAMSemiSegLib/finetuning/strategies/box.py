@@ -32,7 +32,7 @@ class BoxStrategy(ReplayStrategy):
     where to look. The encoder stays frozen; the decoder learns the outlines of the labels."""
 
     name = "box"
-    title = "Boxes by the V-Net (slice by slice)"
+    title = "Boxes drawn by the V-Net"
     source = (
         "own; the model: Ma et al., Segment anything in medical images, Nature Communications 2024"
     )
