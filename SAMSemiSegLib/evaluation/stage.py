@@ -12,8 +12,8 @@ from SAMSemiSegLib.evaluation.scores import Scores
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.preprocessing.stage import PreparedCase
 from SAMSemiSegLib.project.project import Project
-from SAMSemiSegLib.pseudolabels.clean import keep_largest
 from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.volumes.components import keep_largest
 from SAMSemiSegLib.volumes.reading import read_labels
 
 Predict = Callable[[PreparedCase], np.ndarray]

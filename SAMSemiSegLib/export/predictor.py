@@ -17,9 +17,9 @@ from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.export import bundle, onnx
 from SAMSemiSegLib.export.model_card import FILE_NAME, ModelCard
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
-from SAMSemiSegLib.pseudolabels.clean import keep_largest
 from SAMSemiSegLib.retraining.inference import predict_probabilities
 from SAMSemiSegLib.retraining.vnet import VNet
+from SAMSemiSegLib.volumes.components import keep_largest
 from SAMSemiSegLib.volumes.volume import Volume
 
 

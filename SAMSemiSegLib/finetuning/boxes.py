@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +11,13 @@ from scipy import ndimage
 from torch import Tensor
 
 FEWEST = 4
-"""Pixels below which a mask on a slice is taken for noise."""
+"""Pixels below which a piece of a mask on a slice is taken for noise."""
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """One box for each class on each slice where there is something of it.
+    """One box for each class on each slice where there is something of it; for each piece where a
+    class has several.
 
     Attributes:
         slices: (N,) index of the slice.
@@ -28,17 +30,25 @@ class Boxes:
     corners: Tensor
 
     @staticmethod
-    def around(labels: Tensor, channels: int) -> Boxes:
-        """Around each class of labels (S, H, W)."""
+    def around(labels: Tensor, channels: int, whole: Container[int]) -> Boxes:
+        """Around each class of labels (S, H, W).
+
+        Args:
+            labels: channel indices; 255 = ignore.
+            channels: K, classes with the background.
+            whole: classes that are one organ: one box, although a slice may cut it in pieces.
+        """
+        array = labels.cpu().numpy()
         slices, classes, corners = [], [], []
-        for k in range(1, channels):
-            mask = labels == k
-            for s in (mask.sum((1, 2)) >= FEWEST).nonzero()[:, 0].tolist():
-                rows = mask[s].any(1).nonzero()
-                columns = mask[s].any(0).nonzero()
-                slices.append(s)
-                classes.append(k)
-                corners.append([rows[0, 0], columns[0, 0], rows[-1, 0], columns[-1, 0]])
+        for s, k in ((s, k) for k in range(1, channels) for s in range(len(array))):
+            mask = array[s] == k
+            pieces = mask.astype(np.uint8) if k in whole else ndimage.label(mask)[0]
+            for piece, place in enumerate(ndimage.find_objects(pieces), 1):
+                if (pieces[place] == piece).sum() >= FEWEST:
+                    rows, columns = place
+                    slices.append(s)
+                    classes.append(k)
+                    corners.append([rows.start, columns.start, rows.stop - 1, columns.stop - 1])
         return Boxes(
             torch.tensor(slices, dtype=torch.long),
             torch.tensor(classes, dtype=torch.long),
@@ -58,14 +68,8 @@ class Boxes:
         shift = (2 * torch.rand(self.corners.shape) - 1) * pixels
         return Boxes(self.slices, self.classes, self.corners + shift)
 
-
-def largest_parts(labels: Tensor, channels: int) -> Tensor:
-    """Labels (X, Y, Z) with the largest component of each class alone: a speck far away would make
-    a box around half the slice."""
-    array = labels.cpu().numpy()
-    kept = np.zeros_like(array)
-    for k in range(1, channels):
-        parts, count = ndimage.label(array == k)
-        if count:
-            kept[parts == 1 + int(np.bincount(parts.ravel())[1:].argmax())] = k
-    return torch.from_numpy(kept)
+    def inside(self, height: int, width: int) -> Tensor:
+        """(N, H, W) bool: the pixels of each box."""
+        rows, columns = torch.arange(height).view(1, -1, 1), torch.arange(width).view(1, 1, -1)
+        top, left, bottom, right = self.corners.view(-1, 4, 1, 1).unbind(1)
+        return (rows >= top) & (rows <= bottom) & (columns >= left) & (columns <= right)

@@ -76,12 +76,14 @@ class FinetuningStrategy(nn.Module, ABC):
             in every step.
         guide: from a volume (X, Y, Z) to the probabilities (K, X, Y, Z) of the V-Net trained so
             far, for strategies that are ``guided``; whoever builds the strategy sets it.
+        whole: channels that are in one piece in every labeled volume; set likewise.
     """
 
     mirror_axes: tuple[int, ...] = ()
     window: tuple[int, int, int] | None = None
     variants: int | None = None
     guide: Callable[[Tensor], Tensor] | None = None
+    whole: Sequence[int] = ()
 
     class Options(Settings):
         """Settings of the strategy's own."""

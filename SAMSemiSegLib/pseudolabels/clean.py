@@ -1,4 +1,4 @@
-"""Largest component and hole filling, on probabilities; largest component also on labels.
+"""Largest component and hole filling, on probabilities.
 
 A voxel that changes its class moves the old class's probability to the new one, so that the
 stored probabilities and the hard label agree. What was overruled was nevertheless predicted: the
@@ -15,6 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.volumes.components import all_but_largest
 
 Array = np.ndarray[Any, Any]
 
@@ -46,7 +47,7 @@ def clean(
     probabilities, confidence = probabilities.copy(), confidence.copy()
     hard = probabilities.argmax(axis=0)
     for channel in channels_of(largest_component, label_names, "pseudolabels.largest_component"):
-        where = _all_but_largest(hard == channel)
+        where = all_but_largest(hard == channel)
         _move(probabilities, confidence, hard, where, source=channel, target=0)
     for channel in channels_of(fill_holes, label_names, "pseudolabels.fill_holes"):
         where = _holes(hard == channel) & (hard == 0)
@@ -54,21 +55,15 @@ def clean(
     return probabilities, confidence
 
 
-def keep_largest(labels: Array, channels: Sequence[int]) -> Array:
-    """A label volume (X, Y, Z) with the largest component (6-connected) of each of these channels;
-    what lies apart becomes background. Also the result of a V-Net is cleaned so, if at all."""
-    labels = labels.copy()
-    for channel in channels:
-        labels[_all_but_largest(labels == channel)] = 0
-    return labels
-
-
 def channels_of(choice: bool | Sequence[str], names: Sequence[str], setting: str) -> list[int]:
-    """Channels of the labels that a setting names: all, none, or those listed.
+    """Channels of the labels that a setting names: all, none, or those listed. ``auto`` is none: a
+    run has put names in its place.
 
     Raises:
         InputError: a name that is not among the labels.
     """
+    if choice == "auto":
+        return []
     if isinstance(choice, bool):
         return list(range(1, len(names) + 1)) if choice else []
     unknown = [name for name in choice if name not in names]
@@ -88,16 +83,6 @@ def _move(
     probabilities[source][where] = 0
     confidence[where] *= 1 - moved
     hard[where] = target
-
-
-def _all_but_largest(mask: Array) -> Array:
-    components, count = ndimage.label(mask)
-    if count < 2:
-        return np.zeros_like(mask)
-    sizes = np.bincount(components.ravel())
-    sizes[0] = 0
-    other: Array = mask & (components != sizes.argmax())
-    return other
 
 
 def _holes(mask: Array) -> Array:

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ from SAMSemiSegLib.run.settings import Budget, NetSettings, RunSettings
 from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.training.devices import make_accelerator
 from SAMSemiSegLib.training.memory import hold_to_free_memory
+from SAMSemiSegLib.volumes.components import whole_channels
 from SAMSemiSegLib.volumes.volume import Triple
 
 log = logging.getLogger("SAMSemiSegLib")
@@ -129,6 +130,8 @@ class Pipeline:
     context: Context
     spacing: Triple = (1.0, 1.0, 1.0)
     """Of the preprocessed volumes."""
+    whole: Sequence[int] = ()
+    """Channels that are in one piece in every labeled volume."""
 
     def run(self) -> Scores:
         """All stages."""
@@ -141,7 +144,7 @@ class Pipeline:
         unlabeled = [case for case in cases if case.part == "unlabeled"]
         evaluation = [case for case in cases if case.part == "evaluation"]
         scores = Scores()
-
+        self._settle_cleaning(cases)
         largest = channels_of(
             self.settings.retraining.largest_component, labels.names, "retraining.largest_component"
         )
@@ -240,6 +243,7 @@ class Pipeline:
             strategy = build_strategy(self.settings, labels.channels, self.context)
             vnet = partial(self._probabilities, warm) if warm is not None else None
             strategy.guide = partial(self._segment, warm) if warm is not None else None
+            strategy.whole = self.whole
             finetune(
                 strategy,
                 [*(case for case in cases if case.part == "labeled"), *confident.values()],
@@ -287,6 +291,16 @@ class Pipeline:
         )
         score(f"re-trained{row}", partial(self._probabilities, trained))
         return trained
+
+    def _settle_cleaning(self, cases: list[PreparedCase]) -> None:
+        """Put the names of the labels that are in one piece in place of ``auto``."""
+        labels = self.project.label_set
+        labeled = (np.array(c.labels) for c in cases if c.part == "labeled")
+        self.whole = whole_channels(labeled, labels.channels)
+        self.settings = self.settings.model_copy(deep=True)
+        for part in (self.settings.pseudolabels, self.settings.retraining):
+            if part.largest_component == "auto":
+                part.largest_component = [labels.names[channel - 1] for channel in self.whole]
 
     @property
     def _selects(self) -> bool:

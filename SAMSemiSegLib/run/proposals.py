@@ -13,9 +13,9 @@ from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.preprocessing.stage import PreparedCase
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.project.review import offer
-from SAMSemiSegLib.pseudolabels.clean import keep_largest
 from SAMSemiSegLib.pseudolabels.confidence import volume_score, voxel_confidence
 from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.volumes.components import keep_largest
 from SAMSemiSegLib.volumes.volume import Volume
 from SAMSemiSegLib.volumes.writing import write_image, write_labels
 

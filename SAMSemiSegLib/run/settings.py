@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Cleaned = bool | Literal["auto"] | list[str]
+"""Labels that a clean-up is for: all, none, or those named; ``auto``: those that are in one piece
+in every labeled volume."""
 Size3 = tuple[Positive, Positive, Positive]
 Spacing3 = tuple[
     Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
@@ -119,8 +122,7 @@ class PseudoLabelSettings(Settings):
     prototype_agreement: bool = False
     """Trust a voxel only where its features resemble those of its class in the labeled volumes
     more than those of any other class (the prototypes of CPAC-SAM)."""
-    largest_component: bool | list[str] = True
-    """For all labels, or for those named."""
+    largest_component: Cleaned = "auto"
     fill_holes: bool | list[str] = True
     vnet_share: Fraction = 0.0
     """Share of the warm-started V-Net (``retraining.warm_start``) in the probabilities: a 3D
@@ -205,7 +207,7 @@ class RetrainingSettings(Settings):
     final_model: Literal["last", "ema"] = "last"
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Overlap of the sliding window at prediction."""
-    largest_component: bool | list[str] = False
+    largest_component: Cleaned = False
     """Keep only the largest component, of all labels or of those named, in what the V-Net gives at
     last: the table, the segmentations offered for review, and the exported model's."""
 

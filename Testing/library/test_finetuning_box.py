@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from SAMSemiSegLib.finetuning.boxes import FEWEST, Boxes, largest_parts
+from SAMSemiSegLib.finetuning.boxes import FEWEST, Boxes
 from SAMSemiSegLib.finetuning.strategies.box import BoxStrategy
 from SAMSemiSegLib.finetuning.strategy import Sample
 from SAMSemiSegLib.foundation.model import FOUNDATION
@@ -35,24 +35,44 @@ def two_blocks(shape: tuple[int, int, int] = (24, 20, 6)) -> Sample:
 def test_a_box_holds_its_class_and_touches_it_on_all_sides(seed: int, channels: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, channels, (4, 9, 7), generator=draw)
-    boxes = Boxes.around(labels, channels)
+    boxes = Boxes.around(labels, channels, range(channels))
     wanted = {
         (s, k) for s in range(4) for k in range(1, channels) if (labels[s] == k).sum() >= FEWEST
     }
     assert set(zip(boxes.slices.tolist(), boxes.classes.tolist(), strict=True)) == wanted
-    for s, k, corners in zip(boxes.slices, boxes.classes, boxes.corners.long(), strict=True):
-        top, left, bottom, right = corners.tolist()
-        mask = labels[s] == k
-        assert mask.sum() == mask[top : bottom + 1, left : right + 1].sum()
+    held = boxes.inside(9, 7)
+    for i, corners in enumerate(boxes.corners.long().tolist()):
+        top, left, bottom, right = corners
+        mask = labels[boxes.slices[i]] == boxes.classes[i]
+        assert mask.sum() == (mask & held[i]).sum()
         assert mask[top].any() and mask[bottom].any() and mask[:, left].any()
         assert mask[:, right].any()
 
 
-def test_specks_make_no_boxes() -> None:
-    labels = torch.zeros(10, 10, 4, dtype=torch.long)
-    labels[1:4, 1:4, :], labels[8:, 8:, 0] = 1, 1
-    kept = largest_parts(labels, 2)
-    assert kept[1:4, 1:4].sum() == 36 and kept[8:].sum() == 0
+def test_two_organs_of_one_class_get_a_box_each() -> None:
+    labels = torch.zeros(1, 10, 20, dtype=torch.uint8)
+    labels[0, 2:5, 2:5], labels[0, 5:9, 14:18], labels[0, 0, 19] = 1, 1, 1
+    assert len(Boxes.around(labels, 2, [1])) == 1
+    apart = Boxes.around(labels, 2, [])
+    assert apart.corners.tolist() == [[2, 2, 4, 4], [5, 14, 8, 17]]  # the single pixel is noise
+
+
+def test_answers_of_two_boxes_of_a_class_are_joined() -> None:
+    strategy = build(channels=2).eval()
+    volume = torch.zeros(10, 20, 1)
+    truth = torch.zeros(2, 10, 20, 1)
+    truth[1, 2:5, 2:5], truth[1, 5:9, 14:18] = 1, 1
+    truth[0] = 1 - truth[1]
+    strategy.guide = lambda image: truth
+    seen = []
+
+    def outline(embedding: Tensor, boxes: Boxes, images: Tensor) -> Tensor:
+        seen.append(len(boxes))
+        return torch.where(boxes.inside(10, 20), 20.0, -20.0)
+
+    strategy.outline = outline  # type: ignore[method-assign]
+    found = strategy.predict(volume, PseudoLabelSettings()).probabilities
+    assert seen == [2] and torch.equal(found.argmax(0), truth.argmax(0))
 
 
 @pytest.mark.parametrize("foundation", ["lite_tiny_random", "sam_vit_tiny_random"])

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.finetuning.strategy import Prediction
-from SAMSemiSegLib.pseudolabels.clean import clean, keep_largest
+from SAMSemiSegLib.pseudolabels.clean import clean
 from SAMSemiSegLib.pseudolabels.confidence import volume_score, voxel_confidence
 from SAMSemiSegLib.pseudolabels.make import make_pseudo_label
 from SAMSemiSegLib.pseudolabels.picture import draw_pseudo_label
 from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
 from SAMSemiSegLib.run.settings import PseudoLabelSettings
+from SAMSemiSegLib.volumes.components import keep_largest, whole_channels
 
 
 def _one_hot(hard, channels, sure=0.9):
@@ -73,6 +74,17 @@ def test_cleaning_only_the_named_labels():
         clean(p, voxel_confidence(p), ["a", "b"], ["c"], False)
 
 
+def test_whole_are_labels_in_one_piece_in_every_volume():
+    organ = np.zeros((20, 20, 5), np.uint8)
+    organ[2:12, 2:12] = 1
+    organ[15, 15, 0] = 1  # a slip of the pen
+    organ[2:5, 15:18], organ[15:18, 2:5] = 2, 2  # two kidneys
+    other = np.where(organ == 1, 3, 0).astype(np.uint8)
+    assert whole_channels([organ, other], 4) == [1, 3]
+    other[15:, 12:] = 3
+    assert whole_channels([organ, other], 4) == [1]
+
+
 def test_labels_keep_the_same_largest_component_as_probabilities():
     p = _one_hot(_scene(), 3)
     cleaned, _ = clean(p, voxel_confidence(p), ["a", "b"], ["a"], False)
@@ -128,7 +140,8 @@ def test_made_and_drawn(tmp_path):
     hard = _scene()
     p = torch.from_numpy(_one_hot(hard, 3)).float()
     prediction = Prediction(p, agreement=torch.full(hard.shape, 0.5))
-    pseudo = make_pseudo_label(prediction, PseudoLabelSettings(), ["a", "b"])
+    settings = PseudoLabelSettings(largest_component=True)
+    pseudo = make_pseudo_label(prediction, settings, ["a", "b"])
     assert pseudo.hard[11, 11, 11] == 0 and pseudo.hard[4, 4, 4] == 1
     assert 0.35 < pseudo.score < 0.85 / 2 + 0.01
     image = np.random.default_rng(0).normal(size=hard.shape) + hard

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from SAMSemiSegLib.finetuning.adapters.freeze import freeze
-from SAMSemiSegLib.finetuning.boxes import Boxes, largest_parts
+from SAMSemiSegLib.finetuning.boxes import Boxes
 from SAMSemiSegLib.finetuning.replay import Entry, ReplayOptions, ReplayStrategy
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES, Prediction, Sample
 from SAMSemiSegLib.foundation.model import FoundationModel
@@ -21,8 +21,9 @@ from SAMSemiSegLib.run.settings import (
     PseudoLabelSettings,
     StitchingSettings,
 )
-from SAMSemiSegLib.training.losses import segmentation_loss
+from SAMSemiSegLib.training.losses import IGNORE, segmentation_loss
 from SAMSemiSegLib.training.progress import Progress
+from SAMSemiSegLib.volumes.components import keep_largest
 
 
 @STRATEGIES.register("box")
@@ -79,15 +80,16 @@ class BoxStrategy(ReplayStrategy):
     def _sample_loss(self, sample: Sample, progress: Progress) -> Tensor:
         seen = self.seen(sample, progress)
         labels = seen["labels"]
-        boxes = Boxes.around(labels, self.channels)
+        boxes = Boxes.around(labels, self.channels, self.whole)
         if not len(boxes):  # the augmentation has moved everything out of view
             return 0 * next(self.decoder.parameters()).sum()
         reach = self.options.margin * max(labels.shape[1:])
-        boxes = boxes.grown(reach).shaken(2 * reach)
-        logits = self.outline(seen["embedding"].float(), boxes, labels)
+        shaken = boxes.grown(reach).shaken(2 * reach)
+        logits = self.outline(seen["embedding"].float(), shaken, labels)
         truth = labels[boxes.slices].long()
         classes = boxes.classes.to(truth.device).view(-1, 1, 1)
-        target = torch.where(truth == 255, truth, (truth == classes).long())
+        held = boxes.inside(*truth.shape[1:]).to(truth.device)
+        target = torch.where(truth == IGNORE, truth, ((truth == classes) & held).long())
         return segmentation_loss(torch.stack([torch.zeros_like(logits), logits], 1), target)
 
     def encoded(self, sample: Sample) -> Entry:
@@ -159,7 +161,9 @@ class BoxStrategy(ReplayStrategy):
         if self.guide is None:
             raise ValueError("boxes need a V-Net to draw them: set guide")
         theirs = self.guide(image).to(image.device)
-        found = largest_parts(theirs.argmax(0), self.channels)
+        # A speck far away would make a box around half the slice.
+        hard = keep_largest(theirs.argmax(0).cpu().numpy(), self.whole)
+        found = torch.from_numpy(hard)
         axes = settings.axes or (self.stitching.axis,)
         parts = [self._along(axis, image, found, theirs) for axis in axes]
         return Prediction(torch.stack(parts).mean(0))
@@ -168,7 +172,7 @@ class BoxStrategy(ReplayStrategy):
         images = image.movedim(axis, 0)
         foreground = theirs[1:].movedim(1 + axis, 1).clone()
         reach = self.options.margin * max(images.shape[1:])
-        boxes = Boxes.around(found.movedim(axis, 0), self.channels).grown(reach)
+        boxes = Boxes.around(found.movedim(axis, 0), self.channels, self.whole).grown(reach)
         shown = boxes.slices.unique()
         for part in shown.split(self.options.slices) if len(shown) else ():
             inside = torch.isin(boxes.slices, part)
@@ -179,7 +183,14 @@ class BoxStrategy(ReplayStrategy):
             )
             seen = images[part.to(images.device)]
             answers = self.outline(self.encode(seen), local, seen).float().sigmoid()
-            foreground[local.classes - 1, part[local.slices]] = answers.to(foreground)
+            asked = torch.zeros_like(foreground[:, part])
+            known = torch.zeros(asked.shape[:2], dtype=torch.bool)
+            for k, s, answer in zip(local.classes - 1, local.slices, answers, strict=True):
+                asked[k, s] = torch.maximum(asked[k, s], answer.to(asked))
+                known[k, s] = True
+            foreground[:, part] = torch.where(
+                known[..., None, None].to(asked.device), asked, foreground[:, part]
+            )
         background = (1 - foreground).prod(0, keepdim=True)
         joined = torch.cat([background, foreground])
         return (joined / joined.sum(0, keepdim=True).clamp_min(1e-6)).movedim(1, 1 + axis)
