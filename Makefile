@@ -13,7 +13,7 @@ demo: $(STAMP)
 	$(BIN)/samsemiseg demo
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -q --durations=10
+	$(BIN)/python -m pytest -q -rs --durations=10
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
