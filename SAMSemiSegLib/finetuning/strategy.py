@@ -75,7 +75,8 @@ class FinetuningStrategy(nn.Module, ABC):
         variants: number of augmentations that each volume has over the training; None: a new one
             in every step.
         guide: from a volume (X, Y, Z) to the probabilities (K, X, Y, Z) of the V-Net trained so
-            far, for strategies that are ``guided``; whoever builds the strategy sets it.
+            far, for strategies that are ``guided`` and for ``pseudolabels.vnet_share``; whoever
+            builds the strategy sets it.
         whole: channels that are in one piece in every labeled volume; set likewise.
     """
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,6 @@ from SAMSemiSegLib.run.settings import PseudoLabelSettings
 from SAMSemiSegLib.training.context import Context, memory_sentence
 from SAMSemiSegLib.training.randomness import seed_torch
 
-Array = np.ndarray[Any, Any]
 Color = tuple[int, int, int]
 
 
@@ -39,7 +37,6 @@ def write_pseudo_labels(
     spacing: tuple[float, float, float],
     name: str = "pseudolabels",
     labeled: Sequence[VolumeCase] = (),
-    vnet: Callable[[Any], Array] | None = None,
 ) -> dict[str, float]:
     """Write ``ID.npz`` and ``ID.png`` for each case, and ``scores.json``.
 
@@ -56,7 +53,6 @@ def write_pseudo_labels(
         spacing: of the preprocessed volumes, in millimeters.
         name: of the stage in the event stream.
         labeled: cases with labels, for ``settings.prototype_agreement``.
-        vnet: probabilities (K, X, Y, Z) of a case by a V-Net, for ``settings.vnet_share``.
 
     Returns:
         The score of each case by its id.
@@ -69,7 +65,7 @@ def write_pseudo_labels(
         context.cancellation.check()
         path = folder / f"{case.id}.npz"
         if case.id in mine and not path.exists():
-            pseudo = predict_pseudo_label(strategy, case, settings, names, context, likeness, vnet)
+            pseudo = predict_pseudo_label(strategy, case, settings, names, context, likeness)
             picture = path.with_suffix(".png")
             draw_pseudo_label(np.array(case.image), pseudo, picture, colors, spacing=spacing)
             pseudo.save(path)
@@ -91,19 +87,18 @@ def predict_pseudo_label(
     names: Sequence[str],
     context: Context,
     likeness: Likeness | None = None,
-    vnet: Callable[[Any], Array] | None = None,
 ) -> PseudoLabel:
     """The pseudo-label of one case; the same whichever process makes it.
 
-    ``vnet`` has ``settings.vnet_share`` in the probabilities; ``likeness`` to the labeled volumes
-    takes the confidence where it speaks against the prediction.
+    The strategy's ``guide`` has ``settings.vnet_share`` in the probabilities; ``likeness`` to the
+    labeled volumes takes the confidence where it speaks against the prediction.
     """
     image = torch.from_numpy(np.array(case.image, dtype=np.float32)).to(context.device)
     seed_torch(context.seed, f"pseudolabel {case.id}", 0)
     with torch.inference_mode(), context.accelerator.autocast(), memory_sentence(ADVICE):
         prediction = predict_volume(strategy, image, settings)
-        if vnet is not None and settings.vnet_share > 0:
-            theirs = torch.from_numpy(vnet(case)).to(prediction.probabilities)
+        if strategy.guide is not None and settings.vnet_share > 0:
+            theirs = strategy.guide(image).to(prediction.probabilities)
             mixed = prediction.probabilities.lerp(theirs, settings.vnet_share)
             prediction = replace(prediction, probabilities=mixed)
         if likeness is not None:

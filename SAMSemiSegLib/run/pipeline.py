@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -241,8 +241,9 @@ class Pipeline:
         foundation: FinetuningStrategy | None = None
         if self.settings.retraining.pseudo_label_mode != "off" and unlabeled:
             strategy = build_strategy(self.settings, labels.channels, self.context)
-            vnet = partial(self._probabilities, warm) if warm is not None else None
-            strategy.guide = partial(self._segment, warm) if warm is not None else None
+            if warm is not None:
+                # A strategy and the share in its pseudo-labels ask the same of a volume.
+                strategy.guide = lru_cache(1)(partial(self._segment, warm))
             strategy.whole = self.whole
             finetune(
                 strategy,
@@ -266,10 +267,9 @@ class Pipeline:
                 self.spacing,
                 f"pseudolabels{stage}",
                 [case for case in cases if case.part == "labeled"],
-                vnet,
             )
             pseudo_labels = {case.id: folder / f"{case.id}.npz" for case in unlabeled}
-            pseudo = partial(self._pseudo_probabilities, strategy, vnet)
+            pseudo = partial(self._pseudo_probabilities, strategy)
             score(f"pseudo-labels{row}", pseudo, of_vnet=False)
             if self._selects and self.settings.retraining.selection.alternation == "online":
                 foundation = strategy
@@ -348,12 +348,11 @@ class Pipeline:
     def _pseudo_probabilities(
         self,
         strategy: FinetuningStrategy,
-        vnet: Callable[[PreparedCase], np.ndarray[Any, Any]] | None,
         case: PreparedCase,
     ) -> np.ndarray[Any, Any]:
         names = self.project.label_set.names
         settings = self.settings.pseudolabels
-        pseudo = predict_pseudo_label(strategy, case, settings, names, self.context, vnet=vnet)
+        pseudo = predict_pseudo_label(strategy, case, settings, names, self.context)
         return pseudo.probabilities
 
 
