@@ -177,8 +177,14 @@ def inference_config(card: ModelCard) -> dict[str, Any]:
         # volumes smaller than a window are padded with their darkest value.
         "probabilities": "$lambda window: torch.softmax(@network_def(window), dim=1)",
         "darkest": "$lambda image: setattr(@inferer, 'cval', float(image.min()))",
+        "scales": list(card.scales),
+        "resized": "$lambda volumes, size: torch.nn.functional.interpolate(volumes, size, "
+        "mode='trilinear')",
+        "look": "$lambda image, scale: @resized(@inferer(@resized(image, [max(1, round(scale * n)) "
+        "for n in image.shape[2:]]), @probabilities), image.shape[2:])",
         "predict": "$torch.inference_mode()(lambda item: @darkest(item['image']) or "
-        "@postprocessing({**item, 'pred': @inferer(item['image'][None], @probabilities)[0]}))",
+        "@postprocessing({**item, 'pred': (sum(@look(item['image'][None], scale) "
+        "for scale in @scales) / len(@scales))[0]}))",
         "run": ["$[@predict(item) and None for item in @dataset]"],
     }
 

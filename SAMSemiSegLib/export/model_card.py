@@ -60,6 +60,7 @@ class ModelCard(_Part):
         plan: the preprocessing.
         patch: window of the sliding-window prediction, in preprocessed voxels.
         overlap: of neighboring windows, as a share of their side.
+        scales: resolutions whose predictions are averaged, as shares of the preprocessed one's.
         largest_component: channels of which a prediction keeps only the largest component.
         net: width, normalization, dropout of the V-Net.
         data: numbers of cases.
@@ -74,6 +75,7 @@ class ModelCard(_Part):
     plan: Plan
     patch: Size3
     overlap: float = Field(ge=0, lt=1)
+    scales: tuple[float, ...] = (1.0,)
     largest_component: tuple[int, ...] = ()
     net: NetSettings
     data: DataCounts
@@ -100,6 +102,7 @@ class ModelCard(_Part):
             plan=plan,
             patch=patch,
             overlap=settings.retraining.overlap,
+            scales=settings.retraining.scales,
             largest_component=tuple(
                 channels_of(
                     settings.retraining.largest_component,
@@ -165,7 +168,7 @@ def readme(card: ModelCard) -> str:
         f"Orientation {card.plan.orientation}; spacing {spacing} mm; gray values: `{rule.kind}` "
         f"(lower {rule.lower:g}, upper {rule.upper:g}, mean {rule.mean:g}, standard deviation "
         f"{rule.std:g}). Prediction by overlapping windows of {_numbers(card.patch)} voxels "
-        f"(overlap {card.overlap:g}) with Gaussian weights.",
+        f"(overlap {card.overlap:g}) with Gaussian weights{_looks(card)}.",
         "",
         *_cleaning(card),
         f"The training volumes looked like {card.plan.fingerprint.modality}; other kinds of "
@@ -190,6 +193,12 @@ def readme(card: ModelCard) -> str:
         ]
         lines.append("")
     return "\n".join(lines)
+
+
+def _looks(card: ModelCard) -> str:
+    if card.scales == (1.0,):
+        return ""
+    return f", averaged over {_numbers(card.scales, ', ')} times the resolution"
 
 
 def _cleaning(card: ModelCard) -> list[str]:
@@ -220,8 +229,8 @@ def _card_scores(scores: Scores) -> list[CardScore]:
     return cards
 
 
-def _numbers(values: tuple[float, ...]) -> str:
-    return " × ".join(f"{value:.4g}" for value in values)
+def _numbers(values: tuple[float, ...], between: str = " × ") -> str:
+    return between.join(f"{value:.4g}" for value in values)
 
 
 def _shown(value: float | None, digits: int) -> str:

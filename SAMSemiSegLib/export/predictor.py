@@ -68,7 +68,12 @@ class Predictor:
         """Softmax probabilities (K, X, Y, Z) on the preprocessed grid (RAS, the plan's spacing)."""
         image = torch.from_numpy(self._preprocessor.image(volume))
         probabilities = predict_probabilities(
-            self.net, image, self.card.patch, self.card.overlap, self.device
+            self.net,
+            image,
+            self.card.patch,
+            self.card.overlap,
+            self.device,
+            scales=self.card.scales,
         )
         return probabilities.numpy()
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from SAMSemiSegLib.training.sliding_window import SlidingWindowInferer
 
@@ -17,11 +20,13 @@ def predict_probabilities(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     windows: int = 1,
+    scales: Sequence[float] = (1.0,),
 ) -> Tensor:
     """Softmax probabilities of one volume, averaged over overlapping windows.
 
     Windows are weighted by a Gaussian around their center. The sums are kept in main memory, so
-    that the device holds a few windows and never the volume.
+    that the device holds a few windows and never the volume. With several ``scales`` the volume is
+    looked at larger and smaller too (test-time augmentation), and the mean is returned.
 
     Args:
         net: (B, 1, X, Y, Z) to logits (B, K, X, Y, Z), already on ``device``.
@@ -32,6 +37,7 @@ def predict_probabilities(
         device: where the network runs.
         dtype: of mixed precision (bfloat16, float16), or None for float32.
         windows: number of windows in one forward pass.
+        scales: resolutions to look at, as shares of the image's own.
 
     Returns:
         (K, X, Y, Z) float32 on the CPU.
@@ -56,9 +62,22 @@ def predict_probabilities(
     )
     training = net.training
     net.eval()
+    total: Tensor | None = None
     try:
-        result = inferer(image[None, None], probabilities)
+        for scale in scales:
+            size = [max(1, round(scale * side)) for side in image.shape]
+            found = inferer(_resized(image[None, None], size), probabilities)
+            assert isinstance(found, Tensor)
+            found = _resized(found, list(image.shape))[0]
+            total = found if total is None else total.add_(found)
     finally:
         net.train(training)
-    assert isinstance(result, Tensor)
-    return result[0]
+    assert total is not None
+    return total.div_(len(scales))
+
+
+def _resized(volumes: Tensor, size: Sequence[int]) -> Tensor:
+    """Volumes (B, C, X, Y, Z) on a grid of ``size`` voxels over the same space, by linear steps."""
+    if list(volumes.shape[2:]) == list(size):
+        return volumes
+    return F.interpolate(volumes, list(size), mode="trilinear")

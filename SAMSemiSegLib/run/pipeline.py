@@ -343,6 +343,7 @@ class Pipeline:
             self.settings.retraining.overlap,
             self.context.device,
             self.context.autocast_dtype,
+            scales=self.settings.retraining.scales,
         )
 
     def _pseudo_probabilities(

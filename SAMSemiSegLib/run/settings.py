@@ -207,6 +207,11 @@ class RetrainingSettings(Settings):
     final_model: Literal["last", "ema"] = "last"
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Overlap of the sliding window at prediction."""
+    scales: Annotated[tuple[Annotated[float, Field(ge=0.5, le=2)], ...], Field(min_length=1)] = (
+        1.0,
+    )
+    """Resolutions at which the V-Net looks at a volume, as shares of the preprocessed one's; their
+    predictions are averaged. Each costs its time: three sizes, three times the prediction."""
     largest_component: Cleaned = False
     """Keep only the largest component, of all labels or of those named, in what the V-Net gives at
     last: the table, the segmentations offered for review, and the exported model's."""

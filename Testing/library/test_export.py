@@ -52,8 +52,9 @@ def make_net(norm="batch"):
     return net.eval()
 
 
-def make_card(norm="batch", intensity="zscore", largest_component=False):
+def make_card(norm="batch", intensity="zscore", largest_component=False, scales=(1.0,)):
     settings = RunSettings()
+    settings.retraining.scales = scales
     settings.retraining.largest_component = largest_component
     settings.retraining.net.width, settings.retraining.net.norm = 4, norm
     settings.preprocessing.intensity = intensity
@@ -221,6 +222,22 @@ def test_bundle_runs_in_monai_and_agrees(exported, tmp_path):
     values = np.array([0, *predictor.card.label_set.values])[labels]
     assert written.name == "scan_segmentation.nii.gz" and found.shape == values.shape
     assert (found == values).mean() > 0.99
+
+
+def test_each_export_looks_at_the_scales_of_its_card(tmp_path):
+    pytest.importorskip("nibabel", reason="MONAI's Orientation needs nibabel")
+    volume = make_volume(7)
+    card = make_card(scales=(0.8, 1.0, 1.2))
+    path = export_torchscript(make_net(), card, tmp_path)
+    labels = Predictor.load(path, "cpu").predict(volume).array
+    once = Predictor(make_net(), make_card()).predict(volume).array
+    assert (labels != once).mean() > 0.01, "looking thrice changes nothing"
+    bundle = export_bundle(make_net(), card, tmp_path)
+    assert (Predictor.load(bundle, "cpu").predict(volume).array == labels).mean() > 0.999
+    _, found = run_in_monai(bundle, volume, tmp_path)
+    assert (found == np.array([0, *card.label_set.values])[labels]).mean() > 0.99
+    words = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
+    assert "averaged over 0.8, 1, 1.2 times the resolution" in words
 
 
 def pieces(labels, channels):

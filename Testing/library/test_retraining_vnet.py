@@ -77,6 +77,23 @@ def test_prediction_of_one_window_is_the_network() -> None:
     assert torch.allclose(predict_probabilities(net, image, (16, 16, 16)), expected, atol=1e-5)
 
 
+def test_several_scales_are_averaged_on_the_grid_of_the_image() -> None:
+    """The mean of each alone; where the network looks at single voxels, a smooth volume gives the
+    same at each scale."""
+    image = torch.linspace(-1, 1, 40)[:, None, None].expand(40, 24, 21).contiguous()
+    net = torch.nn.Conv3d(1, 2, 1)
+    alone = {
+        scale: predict_probabilities(net, image, (16, 16, 16), scales=(scale,))
+        for scale in (0.75, 1.0, 1.25)
+    }
+    together = predict_probabilities(net, image, (16, 16, 16), scales=tuple(alone))
+    assert together.shape == (2, *image.shape)
+    assert torch.allclose(together, sum(alone.values()) / 3, atol=1e-6)
+    assert torch.equal(alone[1.0], predict_probabilities(net, image, (16, 16, 16)))
+    assert torch.allclose(together, alone[1.0], atol=0.01)
+    assert not torch.equal(alone[0.75], alone[1.0])
+
+
 def test_the_sliding_window_starts_without_packages_it_does_not_use() -> None:
     """MONAI imports transformers where peft has brought it along: two seconds of each start."""
     code = """
