@@ -1,8 +1,8 @@
 """Every semi-supervised method plain, with pseudo-labels (SFR) and with selection (SFR+).
 
-With the same labeled cases and seed, all methods share preprocessing, the fine-tuned foundation
-model and its pseudo-labels; SFR+ in rounds begins with the network of SFR. These are made once and
-linked into the run folders of the others, which pass over what is there.
+With the same labeled cases and seed, all methods share preprocessing, the warm start, the
+fine-tuned foundation model and its pseudo-labels; SFR+ in rounds begins with the network of SFR.
+These are made once and linked into the run folders of the others, which pass over what is there.
 """
 
 from __future__ import annotations
@@ -25,15 +25,12 @@ from SAMSemiSegLib.run.settings import RunSettings
 
 MODES = {"plain": "off", "sfr": "on", "sfr+": "selected"}
 
-PREPARED = ("preprocessed",)
-STAGE2 = (
-    "preprocessed",
-    "warm-start",
-    "finetuning",
-    "pseudolabels",
-    "evaluation/warm start.json",
-    "evaluation/pseudo-labels.json",
-)
+EARLY = {
+    "warm-start": ("preprocessed", "warm-start", "evaluation/warm start.json"),
+    "stage-2": ("finetuning", "pseudolabels", "evaluation/pseudo-labels.json"),
+}
+"""What runs that differ in their re-training alone share: all of them the first, those with
+pseudo-labels the second too."""
 LATER = {
     "method",
     "options",
@@ -122,18 +119,17 @@ def take_over(row: Row, folder: Path, shared: Path, sfr: Path, settings: Sequenc
         shared: from :func:`shared_folder`.
         sfr: run folder of the same method with pseudo-labels.
         settings: of the run.
-
     """
     seconds = 0.0
     online = "retraining.selection.alternation=online" in settings
-    if row.variant == "plain":
-        _link(shared, folder, PREPARED)
-    elif row.method and (shared / "seconds.json").exists():
-        _link(shared, folder, STAGE2)
-        seconds = _seconds(shared, "seconds.json")
-        if row.variant == "sfr+" and not online and (sfr / "seconds.json").exists():
-            _link(sfr, folder, STAGE3)
-            seconds = _seconds(sfr, "seconds.json")
+    for name, parts in EARLY.items():
+        wanted = row.method and (name == "warm-start" or row.variant != "plain")
+        if wanted and (shared / f"{name}.json").exists():
+            _link(shared, folder, parts)
+            seconds += _seconds(shared, f"{name}.json")
+    if row.variant == "sfr+" and not online and (sfr / "seconds.json").exists():
+        _link(sfr, folder, STAGE3)
+        seconds = _seconds(sfr, "seconds.json")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "taken.json", {"seconds": seconds})
 
@@ -152,13 +148,12 @@ def keep(row: Row, folder: Path, shared: Path) -> float:
     stages = gather(folder).seconds
     seconds = sum(stages.values()) + _seconds(folder, "taken.json")
     write_json(folder / "seconds.json", {"seconds": seconds})
-    if row.method and not (shared / "seconds.json").exists():
-        if row.variant == "plain":
-            _link(folder, shared, PREPARED)
-        else:
-            _link(folder, shared, STAGE2)
-            early = sum(stages.get(stage, 0.0) for stage in STAGE2)
-            write_json(shared / "seconds.json", {"seconds": early})
+    for name, parts in EARLY.items():
+        made = row.method and (name == "warm-start" or row.variant != "plain")
+        if made and not (shared / f"{name}.json").exists():
+            _link(folder, shared, parts)
+            early = sum(stages.get(stage, 0.0) for stage in parts)
+            write_json(shared / f"{name}.json", {"seconds": early})
     return seconds
 
 

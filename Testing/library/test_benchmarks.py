@@ -214,8 +214,10 @@ def test_all_rows_of_a_method_once_each(
         accuracy.run(
             dataset="la2018", data=data, labels=1, first=[0], seeds=[0], preset="tiny",
             methods="mean_teacher", variants="sfr+,plain,sfr", minutes=0, writing=0, name="t",
-            assignments=["retraining.selection.rounds=1", "device=cpu"], baseline=True,
-            unlabeled=0, results=results, workspace=work,
+            assignments=[
+                "retraining.selection.rounds=1", "retraining.warm_start.steps=1", "device=cpu",
+            ],
+            baseline=True, unlabeled=0, results=results, workspace=work,
         )  # fmt: skip
     names = ["t-mean_teacher-plain-0", "t-mean_teacher-sfr-0", "t-mean_teacher-sfr-plus-0"]
     assert ran == names
@@ -223,16 +225,21 @@ def test_all_rows_of_a_method_once_each(
     assert [line["variant"] for line in lines] == ["plain", "sfr", "sfr+"]
     last = lines[2]["rows"]
     assert set(last) == {
-        "pseudo-labels", "re-trained", "pseudo-labels (round 1)", "re-trained (round 1)",
+        "warm start", "pseudo-labels", "re-trained",
+        "pseudo-labels (round 1)", "re-trained (round 1)",
     }  # fmt: skip
     # SFR+ went on from SFR: the same scores, and no training of its own before the selection.
     for row in ("pseudo-labels", "re-trained"):
         assert last[row] == lines[1]["rows"][row]
     runs = work / "la2018-1-0" / "runs"
-    trained = {
-        e["stage"] for e in read_events(runs / names[2] / "events.jsonl") if e["kind"] == "progress"
-    }
-    assert "retraining:round 1" in trained and not {"retraining", "finetuning"} & trained
+    plain, sfr, selected = (
+        {e["stage"] for e in read_events(runs / name / "events.jsonl") if e["kind"] == "progress"}
+        for name in names
+    )
+    assert "retraining:round 1" in selected and not {"retraining", "finetuning"} & selected
+    # All three begin from one warm start.
+    assert "warm-start" in plain and "warm-start" not in sfr | selected
+    assert lines[0]["rows"]["warm start"] == lines[1]["rows"]["warm start"]
     assert lines[2]["seconds"] >= lines[1]["seconds"] >= 0
     ranked = accuracy.ranking(lines, accuracy._published)
     assert len(ranked) == 3 and {line[4] for line in ranked} == {"plain", "sfr", "sfr+"}
