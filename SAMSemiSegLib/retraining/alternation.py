@@ -154,9 +154,8 @@ class OnlineAlternation:
     def _train_foundation(self, samples: list[Sample], progress: Progress) -> None:
         """One step on the samples, over all processes; none where no process has any."""
         accelerator = self.context.accelerator
-        several = accelerator.num_processes > 1
         count = torch.tensor(float(len(samples)), device=self.context.device)
-        if several:
+        if accelerator.num_processes > 1:
             count = accelerator.reduce(count, "sum")
         if count == 0:
             return
@@ -172,10 +171,6 @@ class OnlineAlternation:
             with full if half else nullcontext():
                 terms = self.strategy.step(samples, [], progress)
                 torch.stack([term.float() for term in terms.values()]).sum().backward()
-        for parameter in self.parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            if several:
-                parameter.grad = accelerator.reduce(parameter.grad, "mean")
+        self.context.average_gradients(self.parameters)
         nn.utils.clip_grad_norm_(self.parameters, CLIP)
         self.optimizer.step()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from SAMSemiSegLib.run.events import Events
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
+    from torch import nn
 
 
 @dataclass
@@ -55,6 +56,21 @@ class Context:
     def share(self, items: list[str]) -> list[str]:
         """This process's part of the items: every n-th one."""
         return items[self.accelerator.process_index :: self.accelerator.num_processes]
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Over the processes; a parameter that took no part in this one's step counts as zero.
+
+        Here rather than by DistributedDataParallel: a method may have several networks, use only
+        some of their heads in a step, and run one of them twice.
+        """
+        import torch
+
+        if self.accelerator.num_processes == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
 
     def wait(self) -> None:
         """Until all processes are here."""

@@ -229,13 +229,7 @@ def _backward(
     total = torch.stack([term.float() for term in terms.values()]).sum()
     if total.requires_grad:
         context.accelerator.backward(total)
-    if context.accelerator.num_processes > 1:
-        # Averaged here rather than by DistributedDataParallel: a method may have several networks,
-        # use only some of their heads in a step, and run one of them twice.
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            parameter.grad = context.accelerator.reduce(parameter.grad, "mean")
+    context.average_gradients(parameters)
     losses = {name: float(term.detach()) for name, term in terms.items()}
     return {"loss": float(total.detach()), **losses}, values
 

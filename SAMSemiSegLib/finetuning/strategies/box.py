@@ -107,21 +107,23 @@ class BoxStrategy(ReplayStrategy):
     def encode(self, images: Tensor) -> Tensor:
         """Embeddings (S, 256, h, w) of slices (S, H, W), each enlarged to ``side`` and padded at
         its ends, one by one: the model scales the gray values of each by itself."""
-        height, width = self._seen_size(images)
-        multiple = self.foundation.multiple
-        pad = (0, -width % multiple, 0, -height % multiple)
+        (height, width), (rows, columns) = self._sizes(images)
+        pad = (0, columns - width, 0, rows - height)
         parts = []
         for image in images:
             seen = F.interpolate(image[None, None].float(), (height, width), mode="bicubic")
             parts.append(self.foundation.encode(F.pad(seen, pad, value=float(seen.min()))))
         return torch.cat(parts)
 
-    def _seen_size(self, images: Tensor) -> tuple[int, int]:
+    def _sizes(self, images: Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Height and width of slices (S, H, W) as the model sees them, and of its canvas."""
         side = self.options.side
         if side == "auto":
             side = 160 if self.foundation.downscale == 1 else 1024
         factor = side / max(images.shape[-2:])
-        return max(1, round(images.shape[-2] * factor)), max(1, round(images.shape[-1] * factor))
+        height, width = (max(1, round(n * factor)) for n in images.shape[-2:])
+        multiple = self.foundation.multiple
+        return (height, width), (height + -height % multiple, width + -width % multiple)
 
     def outline(self, embedding: Tensor, boxes: Boxes, images: Tensor) -> Tensor:
         """Logits (N, H, W) of what is in each box.
@@ -131,9 +133,7 @@ class BoxStrategy(ReplayStrategy):
             boxes: N, in pixels of the slices.
             images: (S, H, W), for the size of the slices.
         """
-        height, width = self._seen_size(images)
-        multiple = self.foundation.multiple
-        padded = (height + -height % multiple, width + -width % multiple)
+        (height, width), padded = self._sizes(images)
         factor = height / images.shape[-2]
         prompts = self._corner_tokens(boxes.corners.to(embedding.device) * factor, padded)
         places, no_mask = self.foundation.context_of(embedding)
