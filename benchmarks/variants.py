@@ -100,7 +100,14 @@ def rows(methods: str, variants: str) -> list[Row]:
 def shared_folder(project: Path, settings: RunSettings) -> Path:
     """Where the stages before re-training are kept for runs that agree in them."""
     told = settings.model_dump(
-        mode="json", exclude={"preset", "retraining", "supervised_baseline", "supervised_budget"}
+        mode="json",
+        exclude={
+            "preset",
+            "retraining",
+            "supervised_baseline",
+            "supervised_budget",
+            "pseudo_label_scores",
+        },
     )
     own = settings.retraining
     if own.warm_start is not None:

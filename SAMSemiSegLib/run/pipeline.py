@@ -269,8 +269,9 @@ class Pipeline:
                 [case for case in cases if case.part == "labeled"],
             )
             pseudo_labels = {case.id: folder / f"{case.id}.npz" for case in unlabeled}
-            pseudo = partial(self._pseudo_probabilities, strategy)
-            score(f"pseudo-labels{row}", pseudo, of_vnet=False)
+            if self.settings.pseudo_label_scores:
+                pseudo = partial(self._pseudo_probabilities, strategy)
+                score(f"pseudo-labels{row}", pseudo, of_vnet=False)
             if self._selects and self.settings.retraining.selection.alternation == "online":
                 foundation = strategy
             else:  # room for the V-Net: re-training does not need the foundation model

@@ -235,6 +235,9 @@ class RunSettings(Settings):
     """Also train the V-Net on the labeled cases alone, for the table."""
     supervised_budget: Budget | None = None
     """Of the baseline; ``None``: the re-training's."""
+    pseudo_label_scores: bool = True
+    """Also let the foundation model label the evaluation cases, for the table. It takes as long for
+    each as for an unlabeled case."""
     export: tuple[Literal["torchscript", "onnx", "bundle"], ...] = ("torchscript", "onnx", "bundle")
 
     @model_validator(mode="after")

@@ -322,10 +322,12 @@ def test_a_warm_start_begins_re_training_and_shares_in_the_pseudo_labels(project
     settings = ["--preset", "tiny", "--set", "export=[]", "--set", "retraining.warm_start.steps=3"]
     # With no further step re-training ends where it began.
     settings += ["--set", "retraining.learning_rate=0", "--set", "retraining.net.norm=instance"]
+    settings += ["--set", "pseudo_label_scores=false"]
     done = train(project, "warm", *settings, "--set", "pseudolabels.vnet_share=1", "--json")
     assert done.returncode == 0, done.stderr
     folder = run_folder(project, "warm")
     rows = json.loads(done.stdout)["rows"]
+    assert {row["row"] for row in rows} == {"warm start", "re-trained"}
     warm_dice, last_dice = (
         [row["dice"] for row in rows if row["row"] == name] for name in ("warm start", "re-trained")
     )
