@@ -60,7 +60,7 @@ def train(
             preset or "balanced", assignments, device=device or None, seed=seed
         )
     from SAMSemiSegLib.command.display import Display
-    from SAMSemiSegLib.run.pipeline import start
+    from SAMSemiSegLib.run.start import start
 
     with Display() as display:
         scores = start(opened, folder, settings, resume, display, stop_with_parent)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -15,8 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from SAMSemiSegLib.atomic import is_disk_full
-from SAMSemiSegLib.errors import UserError
 from SAMSemiSegLib.evaluation.scores import Scores
 from SAMSemiSegLib.evaluation.stage import Predict, evaluate
 from SAMSemiSegLib.export.stage import export_model
@@ -27,96 +22,16 @@ from SAMSemiSegLib.preprocessing.stage import PreparedCase, prepare
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.pseudolabels.clean import channels_of
 from SAMSemiSegLib.pseudolabels.stage import predict_pseudo_label, write_pseudo_labels
-from SAMSemiSegLib.report.report import write_report
 from SAMSemiSegLib.retraining.inference import predict_probabilities
 from SAMSemiSegLib.retraining.stage import RetrainedNet, retrain
 from SAMSemiSegLib.retraining.student import adapt_settings
-from SAMSemiSegLib.run.cancellation import Cancellation
-from SAMSemiSegLib.run.checks import check_before_start
-from SAMSemiSegLib.run.events import Events, Listener
 from SAMSemiSegLib.run.folder import RunFolder
 from SAMSemiSegLib.run.proposals import write_proposals
 from SAMSemiSegLib.run.selection import ConfidentCase, choose_confident
 from SAMSemiSegLib.run.settings import Budget, NetSettings, RunSettings
 from SAMSemiSegLib.training.context import Context
-from SAMSemiSegLib.training.devices import make_accelerator
-from SAMSemiSegLib.training.memory import hold_to_free_memory
 from SAMSemiSegLib.volumes.components import whole_channels
 from SAMSemiSegLib.volumes.volume import Triple
-
-log = logging.getLogger("SAMSemiSegLib")
-
-
-def start(
-    project: Project,
-    folder: RunFolder,
-    settings: RunSettings,
-    resume: bool = False,
-    listener: Listener | None = None,
-    stop_with_parent: bool = False,
-) -> Scores | None:
-    """Run, or continue, in this process: lock, events, cancellation, stages, manifest.
-
-    Args:
-        project: the cases.
-        folder: of the run; created unless ``resume``.
-        settings: ignored parts are none; a resumed run passes those it was started with.
-        listener: is told each event.
-        stop_with_parent: stop when standard input ends.
-
-    Returns:
-        The scores; None in all processes but the first.
-
-    Raises:
-        UserError: something the user can mend.
-        Cancelled: asked to stop; resumable.
-    """
-    if not resume:
-        check_before_start(project, settings)
-    accelerator = make_accelerator(settings.device, settings.mixed_precision)
-    main = accelerator.is_main_process
-    if accelerator.device.type == "cpu":
-        hold_to_free_memory()
-    if main and not resume:
-        folder.create(settings)
-    accelerator.wait_for_everyone()
-    if main:
-        folder.lock()
-    listeners: tuple[Listener, ...] = (_log_event,) if main else ()
-    if listener is not None and main:
-        listeners += (listener,)
-    events = Events(folder.events if main else None, listeners)
-    cancellation = Cancellation(folder.cancel_file, stop_with_parent)
-    cancellation.start()
-    handler = _log_to(folder / "log.txt") if main else None
-    context = Context(
-        accelerator, events, cancellation, settings.seed, 60 * settings.checkpoint_minutes
-    )
-    began = time.monotonic()
-    try:
-        events.emit("start", message="resumed" if resume else "started")
-        scores = Pipeline(project, folder, settings, context).run()
-        if main:
-            events.emit("end", values={"seconds": time.monotonic() - began})
-            write_report(folder.path)
-            folder.write_manifest(_manifest(folder))
-        return scores if main else None
-    except UserError as error:
-        told = project.without_paths(str(error))
-        log.error("%s", told)
-        with contextlib.suppress(OSError):  # the disk may be what is full
-            events.emit("error", message=told)
-        raise
-    except Exception as error:
-        if not (isinstance(error, OSError) and is_disk_full(error)):
-            log.exception("The run ended unexpectedly")
-        raise
-    finally:
-        cancellation.stop()
-        if handler is not None:
-            log.removeHandler(handler)
-            handler.close()
-        folder.unlock()
 
 
 @dataclass
@@ -356,50 +271,3 @@ class Pipeline:
         settings = self.settings.pseudolabels
         pseudo = predict_pseudo_label(strategy, case, settings, names, self.context)
         return pseudo.probabilities
-
-
-def _manifest(folder: RunFolder) -> dict[str, Any]:
-    """Names of what a complete run has made, where it is there."""
-    candidates = {
-        "report": "report.html",
-        "scores": "evaluation/scores.json",
-        "pseudolabels": "pseudolabels",
-        "proposals": "proposals",
-        "net": "retraining/net.safetensors",
-        "torchscript": "model/model.ts",
-        "onnx": "model/model.onnx",
-        "bundle": "model/bundle",
-    }
-    for later in sorted(folder.path.glob("round-*")):
-        candidates["net"] = f"{later.name}/retraining/net.safetensors"
-        candidates["pseudolabels"] = f"{later.name}/pseudolabels"
-    made = {name: path for name, path in candidates.items() if (folder / path).exists()}
-    return {"complete": True, **made}
-
-
-def _log_event(event: dict[str, Any]) -> None:
-    """The course of the run in the log: stages and sentences, not the single steps."""
-    kind, stage, message = event["kind"], event["stage"], event.get("message", "")
-    if kind == "stage":
-        log.info("%s: step %d of %d", stage, event["step"], event["total"])
-    elif kind == "done":
-        log.info("%s: done in %.1f s", stage, event["values"]["seconds"])
-    elif kind == "warning":
-        log.warning("%s", message)
-    elif kind in ("start", "end", "message"):
-        log.info("%s", message or "complete")
-
-
-class _LogFile(logging.FileHandler):
-    """A log that cannot be written (a full disk) is no reason to say anything else."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        pass
-
-
-def _log_to(path: Path) -> logging.Handler:
-    handler = _LogFile(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    return handler

@@ -18,14 +18,13 @@ from SAMSemiSegLib.preprocessing.stage import prepare
 from SAMSemiSegLib.project.importing import add_case
 from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.project import Project
-from SAMSemiSegLib.run import pipeline
 from SAMSemiSegLib.run.cancellation import Cancellation
 from SAMSemiSegLib.run.checks import check_before_start
 from SAMSemiSegLib.run.events import Events
 from SAMSemiSegLib.run.folder import RunFolder
-from SAMSemiSegLib.run.pipeline import start
 from SAMSemiSegLib.run.presets import load_settings
 from SAMSemiSegLib.run.settings import PreprocessingSettings, RunSettings
+from SAMSemiSegLib.run.start import start
 from SAMSemiSegLib.run.state import run_states
 from SAMSemiSegLib.training import devices
 from SAMSemiSegLib.training.context import Context
@@ -170,7 +169,7 @@ def test_a_resumed_run_takes_the_same_command_and_another_device(
     def note(project: Project, folder: RunFolder, settings: RunSettings, *_: object) -> None:
         given.append(settings)
 
-    monkeypatch.setattr(pipeline, "start", note)
+    monkeypatch.setattr("SAMSemiSegLib.run.start.start", note)
     own = ("retraining.warm_start.steps=3", 'retraining.budget={"steps": 7}')
     command(project, "a", "tiny", *own, seed=5, device="cpu", resume=True)
     command(project, "a", "", resume=True)
@@ -222,7 +221,7 @@ def test_what_a_run_writes_down_holds_no_path_of_a_scan(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A path may name a patient; the person at the screen is told it, the files are not."""
-    monkeypatch.setattr("SAMSemiSegLib.run.pipeline.hold_to_free_memory", lambda: None)
+    monkeypatch.setattr("SAMSemiSegLib.run.start.hold_to_free_memory", lambda: None)
     monkeypatch.setattr("SAMSemiSegLib.run.cancellation.Cancellation.start", lambda _: None)
     project.path(project.labeled[0].image).write_text("no image")
     project.path(project.unlabeled[0].image).write_text("no image")

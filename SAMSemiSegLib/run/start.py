@@ -1,0 +1,117 @@
+"""Run, or continue, in this process: all that is around the stages."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from typing import Any
+
+from SAMSemiSegLib.atomic import is_disk_full
+from SAMSemiSegLib.errors import UserError
+from SAMSemiSegLib.evaluation.scores import Scores
+from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.report.report import write_report
+from SAMSemiSegLib.run.cancellation import Cancellation
+from SAMSemiSegLib.run.checks import check_before_start
+from SAMSemiSegLib.run.events import Events, Listener
+from SAMSemiSegLib.run.folder import RunFolder
+from SAMSemiSegLib.run.log import log_event, log_to
+from SAMSemiSegLib.run.pipeline import Pipeline
+from SAMSemiSegLib.run.settings import RunSettings
+from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.training.devices import make_accelerator
+from SAMSemiSegLib.training.memory import hold_to_free_memory
+
+log = logging.getLogger("SAMSemiSegLib")
+
+
+def start(
+    project: Project,
+    folder: RunFolder,
+    settings: RunSettings,
+    resume: bool = False,
+    listener: Listener | None = None,
+    stop_with_parent: bool = False,
+) -> Scores | None:
+    """Lock, events, log, cancellation; the stages; report and manifest.
+
+    Args:
+        project: the cases.
+        folder: of the run; created unless ``resume``.
+        settings: ignored parts are none; a resumed run passes those it was started with.
+        listener: is told each event.
+        stop_with_parent: stop when standard input ends.
+
+    Returns:
+        The scores; None in all processes but the first.
+
+    Raises:
+        UserError: something the user can mend.
+        Cancelled: asked to stop; resumable.
+    """
+    if not resume:
+        check_before_start(project, settings)
+    accelerator = make_accelerator(settings.device, settings.mixed_precision)
+    main = accelerator.is_main_process
+    if accelerator.device.type == "cpu":
+        hold_to_free_memory()
+    if main and not resume:
+        folder.create(settings)
+    accelerator.wait_for_everyone()
+    if main:
+        folder.lock()
+    listeners: tuple[Listener, ...] = (log_event,) if main else ()
+    if listener is not None and main:
+        listeners += (listener,)
+    events = Events(folder.events if main else None, listeners)
+    cancellation = Cancellation(folder.cancel_file, stop_with_parent)
+    cancellation.start()
+    handler = log_to(folder / "log.txt") if main else None
+    context = Context(
+        accelerator, events, cancellation, settings.seed, 60 * settings.checkpoint_minutes
+    )
+    began = time.monotonic()
+    try:
+        events.emit("start", message="resumed" if resume else "started")
+        scores = Pipeline(project, folder, settings, context).run()
+        if main:
+            events.emit("end", values={"seconds": time.monotonic() - began})
+            write_report(folder.path)
+            folder.write_manifest(_manifest(folder))
+        return scores if main else None
+    except UserError as error:
+        told = project.without_paths(str(error))
+        log.error("%s", told)
+        with contextlib.suppress(OSError):  # the disk may be what is full
+            events.emit("error", message=told)
+        raise
+    except Exception as error:
+        if not (isinstance(error, OSError) and is_disk_full(error)):
+            log.exception("The run ended unexpectedly")
+        raise
+    finally:
+        cancellation.stop()
+        if handler is not None:
+            log.removeHandler(handler)
+            handler.close()
+        folder.unlock()
+
+
+def _manifest(folder: RunFolder) -> dict[str, Any]:
+    """Names of what a complete run has made, where it is there."""
+    candidates = {
+        "report": "report.html",
+        "scores": "evaluation/scores.json",
+        "pseudolabels": "pseudolabels",
+        "proposals": "proposals",
+        "net": "retraining/net.safetensors",
+        "torchscript": "model/model.ts",
+        "onnx": "model/model.onnx",
+        "bundle": "model/bundle",
+    }
+    for later in sorted(folder.path.glob("round-*")):
+        candidates["net"] = f"{later.name}/retraining/net.safetensors"
+        candidates["pseudolabels"] = f"{later.name}/pseudolabels"
+    made = {name: path for name, path in candidates.items() if (folder / path).exists()}
+    return {"complete": True, **made}
