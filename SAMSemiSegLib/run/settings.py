@@ -44,8 +44,10 @@ class PreprocessingSettings(Settings):
     """Common orientation, spacing and intensity; ``None`` or ``auto`` are chosen from the cases."""
 
     spacing: Spacing3 | None = None
-    scale: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Resolution inside, as a share of ``spacing``'s: 0.5 halves the voxels along each axis."""
+    scale: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = 1.0
+    """Resolution inside, as a share of ``spacing``'s: 0.5 halves the voxels along each axis.
+    ``auto``: as it is where volumes are small; else the finest axes are made coarser, up to twice
+    their spacing. Thick slices stay as they are."""
     intensity: Literal["auto", "zscore", "percentile", "ct", "window"] = "auto"
     window: tuple[float, float] | None = None
     """Lower and upper gray value for ``intensity = window``."""

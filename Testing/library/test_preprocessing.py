@@ -171,6 +171,22 @@ def test_plan_takes_medians_in_ras_order_and_guesses_mr():
     assert plan.fingerprint.modality == "MR" and plan.intensity.kind == "zscore"
 
 
+@pytest.mark.parametrize(
+    ("size", "spacing", "expected"),
+    [
+        ((192, 144, 88), (0.625, 0.625, 0.625), (1.25, 1.25, 1.25)),  # a left atrium: half
+        ((35, 50, 35), (1, 1, 1), (1, 1, 1)),  # a hippocampus: small enough
+        ((256, 256, 22), (0.5, 0.5, 6.5), (1, 1, 6.5)),  # thick slices stay
+        ((80, 80, 80), (1, 1, 1), (1.27, 1.27, 1.27)),  # just small enough
+        ((100, 100, 60), (1, 1, 1.5), (1.54, 1.54, 1.54)),  # 900,000 mm³ in 250,000 voxels
+    ],
+)
+def test_automatic_scale_coarsens_the_finest_axes_of_large_volumes(size, spacing, expected):
+    scan = volume(np.ones(size, np.uint8), spacing)
+    plan = make_plan([scan], PreprocessingSettings(scale="auto"))
+    assert plan.spacing == pytest.approx(expected, abs=0.006)
+
+
 def test_mistakes_are_told():
     with pytest.raises(InputError, match="no volumes"):
         make_plan([], PreprocessingSettings())

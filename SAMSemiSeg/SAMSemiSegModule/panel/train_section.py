@@ -298,7 +298,7 @@ def _presetTitle(name: str) -> str:
 
 def _presetTip(name: str) -> str:
     return {
-        "quick": _("A first look: half resolution, a small network."),
-        "balanced": _("Half resolution, a small network, trained to its end."),
+        "quick": _("A first look: large volumes at half resolution, a small network."),
+        "balanced": _("Large volumes at half resolution, a small network, trained to its end."),
         "paper": _("The published settings: full resolution, 6,000 steps a stage."),
     }[name]
