@@ -4,6 +4,7 @@
     python benchmarks/accuracy.py run --dataset la --labels 1 --methods all --set ...
     python benchmarks/accuracy.py table benchmarks/results/accuracy.jsonl
     python benchmarks/accuracy.py methods benchmarks/results/accuracy.jsonl
+    python benchmarks/accuracy.py curves benchmarks/results/accuracy.jsonl --output curves.png
 
 A run is a configuration, a choice of labeled cases and a seed. Each appends one JSON line as it
 ends; a run whose line is there already is passed over, and one that was cut off is resumed.
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from curves import draw, series
 from published import Configuration, configuration_names, load_configuration
 from rich.console import Console
 from rich.table import Table
@@ -169,6 +171,19 @@ def methods(results: Path = typer.Argument(RESULTS), markdown: bool = False) -> 
     columns = ("Set", "Labels", "Configuration", "Method", "Variant", "Dice %", "HD95 mm")
     columns += ("Failed", "Published", "Minutes")
     show(columns, [list(line) for line in ranking(read(results), _published)], markdown)
+
+
+@app.command()
+def curves(
+    results: Path = typer.Argument(RESULTS),
+    output: Path = typer.Option(Path("curves.png"), help="Picture to write: .png, .svg or .pdf."),
+    names: list[str] = typer.Option([], "--name", help="Configurations to show; none: all."),
+) -> None:
+    """Draw the Dice of the final networks against the number of labeled volumes."""
+    sets = series(read(results), names)
+    if not sets:
+        raise InputError(f"'{results}' holds no such runs; `run` appends some.")
+    draw(sets, output)
 
 
 def budgets(settings: RunSettings, minutes: float, writing: float) -> list[str]:

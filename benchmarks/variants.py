@@ -164,6 +164,11 @@ def keep(row: Row, folder: Path, shared: Path) -> float:
     return seconds
 
 
+def final_row(line: dict[str, Any]) -> str:
+    """Name of the row that holds the scores of a run's last network."""
+    return [row for row in line["rows"] if row.startswith("re-trained")][-1]
+
+
 def ranking(
     lines: Sequence[dict[str, Any]], published: Callable[[str, int, str], float | None]
 ) -> list[tuple[str, ...]]:
@@ -181,9 +186,8 @@ def ranking(
     groups: dict[tuple[Any, ...], list[tuple[dict[str, Any], float]]] = {}
     for line in lines:
         if "method" in line:
-            final = [row for row in line["rows"] if row.startswith("re-trained")][-1]
             key = (line["dataset"], line["labels"], line["name"], line["method"], line["variant"])
-            groups.setdefault(key, []).append((line["rows"][final], line["seconds"]))
+            groups.setdefault(key, []).append((line["rows"][final_row(line)], line["seconds"]))
     ranked = []
     for key, runs in groups.items():
         dice = [100 * figures["dice"] for figures, _ in runs]

@@ -249,6 +249,24 @@ def test_all_rows_of_a_method_once_each(
     assert json.loads(results.read_text().splitlines()[0])["method"] == "mean_teacher"
 
 
+def test_curves_show_the_final_network_of_each_run(accuracy: ModuleType, tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    scores = {"re-trained": {"dice": 0.7}, "re-trained (round 1)": {"dice": 0.8}}
+    lines = [
+        {"dataset": name, "labels": labels, "name": "q", "rows": scores, **more}
+        for name in ("la", "hippocampus")
+        for labels in (1, 4)
+        for more in ({}, {"method": "acmt", "variant": "sfr"})
+    ]
+    results.write_text("\n".join(map(json.dumps, lines)))
+    found = accuracy.series(lines)
+    assert found["la"] == {"q": {1: [80.0], 4: [80.0]}, "q acmt sfr": {1: [80.0], 4: [80.0]}}
+    accuracy.curves(results, tmp_path / "curves.png", ["q"])
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(InputError, match="no such runs"):
+        accuracy.curves(results, tmp_path / "none.png", ["other"])
+
+
 def test_minutes_are_shared_out_as_the_preset_does(accuracy: ModuleType) -> None:
     given = accuracy.budgets(load_settings("quick", ["finetuning.budget.minutes=1"]), 30, 3)
     settings = load_settings("quick", given)
