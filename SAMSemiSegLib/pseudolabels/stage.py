@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,9 +22,10 @@ from SAMSemiSegLib.pseudolabels.picture import draw_pseudo_label
 from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
 from SAMSemiSegLib.run.settings import PseudoLabelSettings
 from SAMSemiSegLib.training.context import Context, memory_sentence
-from SAMSemiSegLib.training.randomness import seed_torch
+from SAMSemiSegLib.training.randomness import generator, seed_torch
 
 Color = tuple[int, int, int]
+Case = TypeVar("Case", bound=VolumeCase)
 
 
 def write_pseudo_labels(
@@ -78,6 +80,15 @@ def write_pseudo_labels(
     context.wait()
     context.events.done()
     return scores
+
+
+def draw_cases(cases: Sequence[Case], most: int | None, seed: int) -> list[Case]:
+    """The cases that get a pseudo-label: all, or ``most`` of them in their order, the same at each
+    call with the same seed."""
+    if most is None or len(cases) <= most:
+        return list(cases)
+    chosen = generator(seed, "pseudo-labeled cases", 0).choice(len(cases), most, replace=False)
+    return [cases[index] for index in sorted(chosen)]
 
 
 def predict_pseudo_label(

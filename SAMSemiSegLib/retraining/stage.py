@@ -121,8 +121,8 @@ def retrain(
     method = build_method(own, channels, len(labeled), len(unlabeled), patch)
     if warm is not None:
         begin_from(method, warm)
-    if not method.uses_unlabeled and own.pseudo_label_mode == "off":
-        unlabeled = []
+    if not method.uses_unlabeled:  # then only their pseudo-labels teach anything
+        unlabeled = [case for case in unlabeled if case.pseudo_path is not None]
     sampler = CropSampler(labeled + unlabeled, patch, own, Augmentation(own.augmentation, spacing))
     term = PseudoLabelTerm(method, own)
     if context.device.type == "cpu":

@@ -21,7 +21,11 @@ from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.preprocessing.stage import PreparedCase, prepare
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.pseudolabels.clean import channels_of
-from SAMSemiSegLib.pseudolabels.stage import predict_pseudo_label, write_pseudo_labels
+from SAMSemiSegLib.pseudolabels.stage import (
+    draw_cases,
+    predict_pseudo_label,
+    write_pseudo_labels,
+)
 from SAMSemiSegLib.retraining.inference import predict_probabilities
 from SAMSemiSegLib.retraining.stage import RetrainedNet, retrain
 from SAMSemiSegLib.retraining.student import adapt_settings
@@ -171,9 +175,15 @@ class Pipeline:
                 f"finetuning{stage}",
             )
             folder = base / "pseudolabels"
+            asked = draw_cases(unlabeled, self.settings.pseudolabels.most, self.settings.seed)
+            if len(asked) < len(unlabeled):
+                self.context.events.message(
+                    f"{len(asked)} of {len(unlabeled)} unlabeled volumes get a pseudo-label "
+                    "(pseudolabels.most); the V-Net segments all of them in the end."
+                )
             write_pseudo_labels(
                 strategy,
-                unlabeled,
+                asked,
                 self.settings.pseudolabels,
                 labels.names,
                 labels.colors,
@@ -183,7 +193,7 @@ class Pipeline:
                 f"pseudolabels{stage}",
                 [case for case in cases if case.part == "labeled"],
             )
-            pseudo_labels = {case.id: folder / f"{case.id}.npz" for case in unlabeled}
+            pseudo_labels = {case.id: folder / f"{case.id}.npz" for case in asked}
             if self.settings.pseudo_label_scores:
                 pseudo = partial(self._pseudo_probabilities, strategy)
                 score(f"pseudo-labels{row}", pseudo, of_vnet=False)

@@ -115,6 +115,10 @@ class FinetuningSettings(Settings):
 class PseudoLabelSettings(Settings):
     """Pseudo-labels: made once for each unlabeled volume."""
 
+    most: Positive | None = None
+    """Of more unlabeled volumes than these, so many drawn at random get a pseudo-label, since the
+    foundation model takes seconds for each. The V-Net segments all of them for review in any case.
+    ``None``: all."""
     axes: tuple[Literal[0, 1, 2], ...] | None = None
     """Stitching axes whose predictions are averaged; ``None``: the one trained on."""
     flips: bool = False

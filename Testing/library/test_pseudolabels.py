@@ -13,6 +13,7 @@ from SAMSemiSegLib.pseudolabels.confidence import volume_score, voxel_confidence
 from SAMSemiSegLib.pseudolabels.make import make_pseudo_label
 from SAMSemiSegLib.pseudolabels.picture import draw_pseudo_label
 from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
+from SAMSemiSegLib.pseudolabels.stage import draw_cases
 from SAMSemiSegLib.run.settings import PseudoLabelSettings
 from SAMSemiSegLib.volumes.components import keep_largest, whole_channels
 
@@ -152,3 +153,11 @@ def test_made_and_drawn(tmp_path):
     picture = imread(path)[..., :3]
     red = (picture[..., 0] > 0.8) & (picture[..., 1:] < 0.2).all(-1)
     assert picture.shape[0] > 200 and red.sum() > 100, "label 1 is outlined in its color"
+
+
+def test_the_same_cases_are_drawn_in_their_order_at_each_call():
+    cases = list(range(50))
+    drawn = draw_cases(cases, 7, seed=3)
+    assert len(set(drawn)) == 7 and drawn == sorted(drawn) == draw_cases(cases, 7, seed=3)
+    assert drawn != draw_cases(cases, 7, seed=4)
+    assert draw_cases(cases, None, 3) == draw_cases(cases, 50, 3) == cases

@@ -338,6 +338,24 @@ def test_a_warm_start_begins_re_training_and_shares_in_the_pseudo_labels(project
     assert refused.returncode == 2 and "retraining.warm_start.minutes" in refused.stderr
 
 
+@pytest.mark.parametrize("method", ["supervised", "mean_teacher"])
+def test_of_many_unlabeled_volumes_some_get_pseudo_labels_and_all_are_segmented(
+    project: Project, method: str
+) -> None:
+    settings = ["--preset", "tiny", "--set", "export=[]", "--set", "pseudolabels.most=2"]
+    done = train(project, method, *settings, "--set", f"retraining.method={method}")
+    assert done.returncode == 0, done.stderr
+    folder = run_folder(project, method)
+    unlabeled = {case.id for case in project.unlabeled}
+    written = {path.stem for path in (folder / "pseudolabels").glob("*.npz")}
+    assert len(unlabeled) == 3 and len(written) == 2 and written < unlabeled
+    assert {
+        path.name.split(".")[0] for path in (folder / "proposals").glob("*.seg.nrrd")
+    } == unlabeled
+    told = [event.get("message", "") for event in read_events(folder.events)]
+    assert any("2 of 3 unlabeled volumes" in message for message in told)
+
+
 def test_online_alternation_is_one_setting(project: Project) -> None:
     settings = ["--preset", "tiny", "--set", "export=[]", "--set", "finetuning.patch=[16,16,8]"]
     settings += ["--set", "retraining.pseudo_label_mode=selected"]
