@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from SAMSemiSegLib.run.settings import SelectionSettings
+from SAMSemiSegLib.volumes.components import all_but_largest
 
 Array = np.ndarray[Any, Any]
 
@@ -135,6 +135,5 @@ def implausible(shape: Shape, labeled: Sequence[Shape], settings: SelectionSetti
 def _largest_share(mask: Array) -> float:
     if not mask.any():
         return 0.0
-    components, _ = ndimage.label(mask, np.ones((3, 3, 3)))
-    sizes = np.bincount(components.ravel())[1:]
-    return float(sizes.max() / sizes.sum())
+    apart = all_but_largest(mask, np.ones((3, 3, 3)))
+    return float((mask.sum() - apart.sum()) / mask.sum())

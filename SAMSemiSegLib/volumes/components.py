@@ -1,4 +1,4 @@
-"""Connected components of label volumes (6-connected)."""
+"""Connected components of masks and label volumes."""
 
 from __future__ import annotations
 
@@ -35,9 +35,15 @@ def whole_channels(volumes: Iterable[Array], channels: int) -> list[int]:
     return sorted(whole)
 
 
-def all_but_largest(mask: Array) -> Array:
-    """What of a mask (X, Y, Z) lies outside its largest component."""
-    components, count = ndimage.label(mask)
+def all_but_largest(mask: Array, neighbors: Array | None = None) -> Array:
+    """What of a mask of any dimension lies outside its largest component.
+
+    Args:
+        mask: bool.
+        neighbors: which voxels touch, as ``scipy.ndimage.label`` takes it; None: those that share a
+            face.
+    """
+    components, count = ndimage.label(mask, neighbors)
     if count < 2:
         return np.zeros_like(mask)
     sizes = np.bincount(components.ravel())

@@ -13,6 +13,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from SAMSemiSegLib.volumes.components import all_but_largest
+
 
 def grid_interval(area: int, density: int) -> int:
     """max(⌊√area / s⌋, 1): about s² points whatever the region's size.
@@ -53,11 +55,9 @@ def random_point(region: Tensor) -> Tensor:
 def center_point(region: Tensor) -> Tensor:
     """The pixel of the largest component that is farthest from its border, (1, 2)."""
     mask = region.cpu().numpy()
-    components, count = ndimage.label(mask)
-    if count == 0:
+    if not mask.any():
         return region.nonzero()
-    sizes = np.bincount(components.ravel())
-    largest = components == 1 + int(sizes[1:].argmax())
+    largest = mask & ~all_but_largest(mask)
     # The frame counts as border: a region cut off by the canvas has its center inside.
     depth = ndimage.distance_transform_edt(np.pad(largest, 1))[1:-1, 1:-1]
     place = np.unravel_index(int(depth.argmax()), mask.shape)

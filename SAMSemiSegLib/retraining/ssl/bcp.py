@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from SAMSemiSegLib.retraining.ramp import NotNegative, supervised_step
@@ -29,6 +28,7 @@ from SAMSemiSegLib.retraining.teacher import TeacherMethod, TeacherOptions
 from SAMSemiSegLib.run.settings import Fraction
 from SAMSemiSegLib.training.losses import IGNORE, segmentation_loss
 from SAMSemiSegLib.training.progress import Progress
+from SAMSemiSegLib.volumes.components import all_but_largest
 
 
 @METHODS.register("bcp")
@@ -120,14 +120,9 @@ def largest_components(labels: Tensor) -> Tensor:
     """Background but for each class's largest component (26-connected); (B, X, Y, Z)."""
     array = labels.cpu().numpy()
     kept = np.zeros_like(array)
-    structure = np.ones((3, 3, 3))
     for b in range(len(array)):
         for c in np.unique(array[b]):
-            if c in (0, IGNORE):
-                continue
-            components, count = ndimage.label(array[b] == c, structure)
-            if count:
-                sizes = np.bincount(components.ravel())
-                sizes[0] = 0
-                kept[b][components == sizes.argmax()] = c
+            if c not in (0, IGNORE):
+                mask = array[b] == c
+                kept[b][mask & ~all_but_largest(mask, np.ones((3, 3, 3)))] = c
     return torch.from_numpy(kept).to(labels.device)
