@@ -178,8 +178,8 @@ def inference_config(card: ModelCard) -> dict[str, Any]:
         "probabilities": "$lambda window: torch.softmax(@network_def(window), dim=1)",
         "darkest": "$lambda image: setattr(@inferer, 'cval', float(image.min()))",
         "scales": list(card.scales),
-        "resized": "$lambda volumes, size: torch.nn.functional.interpolate(volumes, size, "
-        "mode='trilinear')",
+        "resized": "$lambda volumes, size: volumes if list(volumes.shape[2:]) == list(size) else "
+        "torch.nn.functional.interpolate(volumes, size, mode='trilinear')",
         "look": "$lambda image, scale: @resized(@inferer(@resized(image, [max(1, round(scale * n)) "
         "for n in image.shape[2:]]), @probabilities), image.shape[2:])",
         "predict": "$torch.inference_mode()(lambda item: @darkest(item['image']) or "
