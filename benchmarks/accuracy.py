@@ -31,7 +31,7 @@ from curves import draw, series
 from published import Configuration, configuration_names, load_configuration
 from rich.console import Console
 from rich.table import Table
-from variants import Row, keep, ranking, rows, shared_folder, take_over
+from variants import Row, keep, ranking, rows, shared_folder, take_over, title
 
 from SAMSemiSegLib.atomic import write_text
 from SAMSemiSegLib.command.demo import find_data
@@ -139,8 +139,7 @@ def table(results: Path = typer.Argument(RESULTS), markdown: bool = False) -> No
     published: dict[tuple[Any, ...], float | str] = {}
     for line in read(results):
         for row, figures in line["rows"].items():
-            name = " ".join([line["name"], line.get("method", ""), line.get("variant", "")])
-            key = (line["dataset"], line["labels"], name.strip(), row)
+            key = (line["dataset"], line["labels"], title(line), row)
             groups.setdefault(key, []).append(figures)
             # What one method reaches stands in the other table, beside its own published figure.
             if "method" not in line and (line["dataset"], line["labels"]) in PUBLISHED:

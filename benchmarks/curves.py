@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from variants import final_row
+from variants import final_row, title
 
 Series = dict[str, dict[int, list[float]]]
 """Dice in percent of each run, by the name of the series and the number of labeled volumes."""
@@ -24,8 +24,7 @@ def series(lines: Sequence[dict[str, Any]], names: Sequence[str] = ()) -> dict[s
     for line in lines:
         if names and line["name"] not in names:
             continue
-        title = " ".join(filter(None, (line["name"], line.get("method"), line.get("variant"))))
-        runs = sets.setdefault(line["dataset"], {}).setdefault(title, {})
+        runs = sets.setdefault(line["dataset"], {}).setdefault(title(line), {})
         runs.setdefault(line["labels"], []).append(100 * line["rows"][final_row(line)]["dice"])
     return sets
 
@@ -35,14 +34,14 @@ def draw(sets: dict[str, Series], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import ScalarFormatter
 
-    figure = Figure(figsize=(5.4 * max(1, len(sets)), 4.2), layout="constrained")
+    figure = Figure(figsize=(5.4 * len(sets), 4.2), layout="constrained")
     for axes, (name, found) in zip(
-        figure.subplots(1, max(1, len(sets)), squeeze=False)[0], sorted(sets.items()), strict=False
+        figure.subplots(1, len(sets), squeeze=False)[0], sorted(sets.items()), strict=True
     ):
         counts = sorted({labels for runs in found.values() for labels in runs})
-        for title, runs in sorted(found.items()):
+        for label, runs in sorted(found.items()):
             means = [(labels, statistics.fmean(dice)) for labels, dice in sorted(runs.items())]
-            (drawn,) = axes.plot(*zip(*means, strict=True), marker="_", label=title)
+            (drawn,) = axes.plot(*zip(*means, strict=True), marker="_", label=label)
             dots = [(labels, dice) for labels, every in runs.items() for dice in every]
             axes.scatter(*zip(*dots, strict=True), s=14, alpha=0.6, color=drawn.get_color())
         axes.set(title=name, xlabel="labeled volumes", ylabel="Dice in percent", xscale="log")

@@ -65,6 +65,13 @@ class Row:
         return [f"retraining.method={self.method}", f"retraining.pseudo_label_mode={mode}"]
 
     @property
+    def early(self) -> list[str]:
+        """Which of ``EARLY`` it has in common with others."""
+        if not self.method:
+            return []
+        return ["warm-start"] if self.variant == "plain" else list(EARLY)
+
+    @property
     def key(self) -> dict[str, str]:
         """What tells its line in the results from others."""
         return {"method": self.method, "variant": self.variant} if self.method else {}
@@ -129,10 +136,9 @@ def take_over(row: Row, folder: Path, shared: Path, sfr: Path, settings: Sequenc
     """
     seconds = 0.0
     online = "retraining.selection.alternation=online" in settings
-    for name, parts in EARLY.items():
-        wanted = row.method and (name == "warm-start" or row.variant != "plain")
-        if wanted and (shared / f"{name}.json").exists():
-            _link(shared, folder, parts)
+    for name in row.early:
+        if (shared / f"{name}.json").exists():
+            _link(shared, folder, EARLY[name])
             seconds += _seconds(shared, f"{name}.json")
     if row.variant == "sfr+" and not online and (sfr / "seconds.json").exists():
         _link(sfr, folder, STAGE3)
@@ -155,13 +161,17 @@ def keep(row: Row, folder: Path, shared: Path) -> float:
     stages = gather(folder).seconds
     seconds = sum(stages.values()) + _seconds(folder, "taken.json")
     write_json(folder / "seconds.json", {"seconds": seconds})
-    for name, parts in EARLY.items():
-        made = row.method and (name == "warm-start" or row.variant != "plain")
-        if made and not (shared / f"{name}.json").exists():
-            _link(folder, shared, parts)
-            early = sum(stages.get(stage, 0.0) for stage in parts)
+    for name in row.early:
+        if not (shared / f"{name}.json").exists():
+            _link(folder, shared, EARLY[name])
+            early = sum(stages.get(stage, 0.0) for stage in EARLY[name])
             write_json(shared / f"{name}.json", {"seconds": early})
     return seconds
+
+
+def title(line: dict[str, Any]) -> str:
+    """Configuration, method and variant of a line of the results."""
+    return " ".join(filter(None, (line["name"], line.get("method"), line.get("variant"))))
 
 
 def final_row(line: dict[str, Any]) -> str:
