@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from typing import Any
 
@@ -16,14 +15,12 @@ from SAMSemiSegLib.run.cancellation import Cancellation
 from SAMSemiSegLib.run.checks import check_before_start
 from SAMSemiSegLib.run.events import Events, Listener
 from SAMSemiSegLib.run.folder import RunFolder
-from SAMSemiSegLib.run.log import log_event, log_to
+from SAMSemiSegLib.run.log import log, log_event, log_to
 from SAMSemiSegLib.run.pipeline import Pipeline
 from SAMSemiSegLib.run.settings import RunSettings
 from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.training.devices import make_accelerator
 from SAMSemiSegLib.training.memory import hold_to_free_memory
-
-log = logging.getLogger("SAMSemiSegLib")
 
 
 def start(
