@@ -45,12 +45,13 @@ class Net(nn.Module):
 
 
 class Strategy(FinetuningStrategy):
-    """Calls everything background or foreground by one trainable number; notes what it is
-    taught."""
+    """Calls everything background or foreground by one trainable number; another one takes no part.
+    Notes what it is taught."""
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
         self.bias = nn.Parameter(torch.tensor(-1.0))
+        self.idle = nn.Parameter(torch.tensor(1.0))
         self.taught: list[Sample] = []
 
     def step(
@@ -146,6 +147,18 @@ def test_state_goes_on_to_the_same_weights(
         alternation.step(*batches, Progress(52, 100))
     biases = [a.strategy.bias for a in (first, second)]  # type: ignore[union-attr]
     assert torch.equal(*biases)
+
+
+def test_what_a_step_does_not_use_decays_as_with_several_processes(
+    tmp_path: Path, batches: tuple[LabeledBatch, UnlabeledBatch]
+) -> None:
+    """With several its gradient is the mean of zeros, not missing; AdamW tells the two apart."""
+    alternation = make(tmp_path)
+    strategy = alternation.strategy
+    assert isinstance(strategy, Strategy)
+    alternation.step(*batches, LATER)
+    rate = 0.1 * (1 - LATER.fraction) ** 0.9
+    assert strategy.taught and strategy.idle.item() == pytest.approx(1 - 0.1 * rate)
 
 
 def test_no_confident_crop_means_no_step(
