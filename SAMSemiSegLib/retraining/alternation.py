@@ -162,8 +162,7 @@ class OnlineAlternation:
         rate = self.selection.online_learning_rate * (1 - progress.fraction) ** 0.9
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        for parameter in self.parameters:  # what a step does not use decays alike everywhere
-            parameter.grad = torch.zeros_like(parameter)
+        self.optimizer.zero_grad(set_to_none=True)
         if samples:
             self.strategy.train()
             # fp16 would need a gradient scaler of its own here.

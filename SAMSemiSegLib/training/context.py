@@ -58,19 +58,19 @@ class Context:
         return items[self.accelerator.process_index :: self.accelerator.num_processes]
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Over the processes; a parameter that took no part in this one's step counts as zero.
+        """Over the processes. A parameter that took no part in the step has a zero gradient, with
+        one process too, so that it decays alike however many there are.
 
         Here rather than by DistributedDataParallel: a method may have several networks, use only
         some of their heads in a step, and run one of them twice.
         """
         import torch
 
-        if self.accelerator.num_processes == 1:
-            return
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+            if self.accelerator.num_processes > 1:
+                parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
 
     def wait(self) -> None:
         """Until all processes are here."""

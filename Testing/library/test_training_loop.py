@@ -1,4 +1,4 @@
-"""The training loop: how many steps fit into the minutes."""
+"""The training loop: how many steps fit into the minutes, and what a step does to weights."""
 
 from __future__ import annotations
 
@@ -92,6 +92,22 @@ def test_steps_that_become_cheaper_fill_the_minutes(
     assert [step for step, _ in steps] == list(range(steps[-1][1]))
     assert steps[-1][1] > 1.5 * steps[0][1]
     assert clock.now == pytest.approx(600, rel=0.1)
+
+
+def test_what_no_step_uses_decays_as_with_several_processes(tmp_path: Path) -> None:
+    """With several its gradient is the mean of zeros, not missing; AdamW tells the two apart."""
+    net = nn.ModuleDict({"used": nn.Linear(1, 1), "idle": nn.Linear(1, 1, bias=False)})
+    nn.init.ones_(net["idle"].weight)
+
+    def step(batch: int, progress: Progress) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+        return {"loss_term": net["used"](torch.ones(1, 1)).sum()}, {}
+
+    context = Context(make_accelerator("cpu"), Events(None), Cancellation(tmp_path / "cancel"))
+    optimization = loop.Optimization(learning_rate=0.1, weight_decay=0.5)
+    loop.train(
+        task_of(net, step), Budget(steps=1), optimization, tmp_path / "checkpoint.pt", context
+    )
+    assert net["idle"].weight.item() == pytest.approx(1 - 0.1 * 0.5)
 
 
 def task_of(net: nn.Module, step: Callable[..., Any], **more: Any) -> loop.Task[int]:
