@@ -147,7 +147,7 @@ class Pipeline:
             title: of the round, empty for the first.
             cases: all of the run.
             confident: unlabeled cases that fine-tune the foundation model too, with the V-Net's
-                labels; their pseudo-labels take no part in re-training.
+                labels, and get no pseudo-label.
             warm: the V-Net that re-training begins from; None: random weights.
             score: adds a row to the table, ``of_vnet`` unless told otherwise.
         """
@@ -164,10 +164,11 @@ class Pipeline:
                 # A strategy and the share in its pseudo-labels ask the same of a volume.
                 strategy.guide = lru_cache(1)(partial(self._segment, warm))
             strategy.whole = self.whole
+            unsure = [case for case in unlabeled if case.id not in confident]
             finetune(
                 strategy,
                 [*(case for case in cases if case.part == "labeled"), *confident.values()],
-                [case for case in unlabeled if case.id not in confident],
+                unsure,
                 self.settings,
                 base / "finetuning",
                 self.context,
@@ -175,10 +176,10 @@ class Pipeline:
                 f"finetuning{stage}",
             )
             folder = base / "pseudolabels"
-            asked = draw_cases(unlabeled, self.settings.pseudolabels.most, self.settings.seed)
-            if len(asked) < len(unlabeled):
+            asked = draw_cases(unsure, self.settings.pseudolabels.most, self.settings.seed)
+            if len(asked) < len(unsure):
                 self.context.events.message(
-                    f"{len(asked)} of {len(unlabeled)} unlabeled volumes get a pseudo-label "
+                    f"{len(asked)} of {len(unsure)} unlabeled volumes get a pseudo-label "
                     "(pseudolabels.most); the V-Net segments all of them in the end."
                 )
             write_pseudo_labels(

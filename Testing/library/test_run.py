@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,10 +23,14 @@ from SAMSemiSegLib.evaluation.metrics import compare_labels
 from SAMSemiSegLib.evaluation.scores import Scores
 from SAMSemiSegLib.export.predictor import Predictor
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
+from SAMSemiSegLib.preprocessing.stage import PreparedCase
 from SAMSemiSegLib.project.importing import import_cases
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.run.events import read_events
 from SAMSemiSegLib.run.folder import RunFolder
+from SAMSemiSegLib.run.presets import load_settings
+from SAMSemiSegLib.run.selection import ConfidentCase
+from SAMSemiSegLib.run.start import start as run
 from SAMSemiSegLib.run.state import run_state
 from SAMSemiSegLib.volumes.reading import read_image, read_labels
 
@@ -231,7 +236,7 @@ def test_a_second_process_in_the_same_run_is_refused(project: Project) -> None:
 
 
 def test_a_run_is_not_started_twice_nor_resumed_unstarted(project: Project) -> None:
-    run_folder(project, "x").create(_tiny())
+    run_folder(project, "x").create(load_settings("tiny"))
     again = train(project, "x", "--preset", "tiny")
     assert again.returncode == 2 and "--resume" in again.stderr
     never = train(project, "never", "--resume")
@@ -293,14 +298,8 @@ def test_a_full_disk_ends_in_a_sentence(project: Project, tmp_path: Path) -> Non
         subprocess.run(["umount", str(small)], check=False)
 
 
-def _tiny():  # type: ignore[no-untyped-def]
-    from SAMSemiSegLib.run.presets import load_settings
-
-    return load_settings("tiny")
-
-
-def test_rounds_of_selection_fine_tune_on_confident_volumes(project: Project) -> None:
-    """SFR+: with a quantile of all, guards off, every volume is confident in the second round."""
+def test_rounds_of_selection_judge_every_volume(project: Project) -> None:
+    """SFR+: each volume is judged, and the reason is kept; few steps leave most of them empty."""
     sure = ["mode=quantile", "quantile=1", "smallest=0", "largest=1000", "wholeness=0", "rounds=1"]
     settings = ["--preset", "tiny", "--set", "retraining.pseudo_label_mode=selected"]
     for assignment in sure:
@@ -316,6 +315,39 @@ def test_rounds_of_selection_fine_tune_on_confident_volumes(project: Project) ->
     rows = {row["row"] for row in json.loads(done.stdout)["rows"]}
     assert {"re-trained", "re-trained (round 1)", "pseudo-labels (round 1)"} <= rows
     assert json.loads(folder.manifest.read_text())["net"].startswith("round-1")
+
+
+def test_confident_volumes_teach_the_foundation_model_and_get_no_pseudo_label(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the tiny networks are never sure of is decided by hand: all but the last volume."""
+    taught: list[list[str]] = []
+
+    def choose(cases: list[PreparedCase], *_: object) -> dict[str, ConfidentCase]:
+        sure = [case for case in cases if case.part == "unlabeled"][:-1]
+        for case in sure:
+            np.save(tmp_path / f"{case.id}.npy", np.ones(case.image.shape, np.uint8))
+        return {case.id: ConfidentCase(case, tmp_path / f"{case.id}.npy") for case in sure}
+
+    def fine_tune(
+        strategy: object, labeled: list[PreparedCase], unlabeled: list[PreparedCase], *_: object
+    ) -> None:
+        taught.append([case.id for case in labeled])
+
+    monkeypatch.setattr("SAMSemiSegLib.run.pipeline.choose_confident", choose)
+    monkeypatch.setattr("SAMSemiSegLib.run.pipeline.finetune", fine_tune)
+    monkeypatch.setattr("SAMSemiSegLib.run.start.hold_to_free_memory", lambda: None)
+    settings = load_settings("tiny")
+    settings.retraining.pseudo_label_mode = "selected"
+    settings.retraining.selection.rounds = 1
+    settings.export = ()
+    folder = run_folder(project, "plus")
+    run(project, folder, settings)
+    labeled, unlabeled = (["phantom_001", "phantom_002"], [f"phantom_00{n}" for n in (3, 4, 5)])
+    assert taught == [labeled, [*labeled, *unlabeled[:-1]]]
+    for place, expected in (("", unlabeled), ("round-1", unlabeled[-1:])):
+        made = (folder / place / "pseudolabels").glob("*.npz")
+        assert sorted(path.stem for path in made) == expected
 
 
 def test_a_warm_start_begins_re_training_and_shares_in_the_pseudo_labels(project: Project) -> None:
