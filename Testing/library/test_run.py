@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -23,14 +22,11 @@ from SAMSemiSegLib.evaluation.metrics import compare_labels
 from SAMSemiSegLib.evaluation.scores import Scores
 from SAMSemiSegLib.export.predictor import Predictor
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
-from SAMSemiSegLib.preprocessing.stage import PreparedCase
 from SAMSemiSegLib.project.importing import import_cases
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.run.events import read_events
 from SAMSemiSegLib.run.folder import RunFolder
 from SAMSemiSegLib.run.presets import load_settings
-from SAMSemiSegLib.run.selection import ConfidentCase
-from SAMSemiSegLib.run.start import start as run
 from SAMSemiSegLib.run.state import run_state
 from SAMSemiSegLib.volumes.reading import read_image, read_labels
 
@@ -315,39 +311,6 @@ def test_rounds_of_selection_judge_every_volume(project: Project) -> None:
     rows = {row["row"] for row in json.loads(done.stdout)["rows"]}
     assert {"re-trained", "re-trained (round 1)", "pseudo-labels (round 1)"} <= rows
     assert json.loads(folder.manifest.read_text())["net"].startswith("round-1")
-
-
-def test_confident_volumes_teach_the_foundation_model_and_get_no_pseudo_label(
-    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the tiny networks are never sure of is decided by hand: all but the last volume."""
-    taught: list[list[str]] = []
-
-    def choose(cases: list[PreparedCase], *_: object) -> dict[str, ConfidentCase]:
-        sure = [case for case in cases if case.part == "unlabeled"][:-1]
-        for case in sure:
-            np.save(tmp_path / f"{case.id}.npy", np.ones(case.image.shape, np.uint8))
-        return {case.id: ConfidentCase(case, tmp_path / f"{case.id}.npy") for case in sure}
-
-    def fine_tune(
-        strategy: object, labeled: list[PreparedCase], unlabeled: list[PreparedCase], *_: object
-    ) -> None:
-        taught.append([case.id for case in labeled])
-
-    monkeypatch.setattr("SAMSemiSegLib.run.pipeline.choose_confident", choose)
-    monkeypatch.setattr("SAMSemiSegLib.run.pipeline.finetune", fine_tune)
-    monkeypatch.setattr("SAMSemiSegLib.run.start.hold_to_free_memory", lambda: None)
-    settings = load_settings("tiny")
-    settings.retraining.pseudo_label_mode = "selected"
-    settings.retraining.selection.rounds = 1
-    settings.export = ()
-    folder = run_folder(project, "plus")
-    run(project, folder, settings)
-    labeled, unlabeled = (["phantom_001", "phantom_002"], [f"phantom_00{n}" for n in (3, 4, 5)])
-    assert taught == [labeled, [*labeled, *unlabeled[:-1]]]
-    for place, expected in (("", unlabeled), ("round-1", unlabeled[-1:])):
-        made = (folder / place / "pseudolabels").glob("*.npz")
-        assert sorted(path.stem for path in made) == expected
 
 
 def test_a_warm_start_begins_re_training_and_shares_in_the_pseudo_labels(project: Project) -> None:
