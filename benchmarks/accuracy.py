@@ -22,16 +22,17 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import typer
 from curves import draw, series
+from pseudo_labels import score_pseudo_labels
 from published import Configuration, configuration_names, load_configuration
 from rich.console import Console
 from rich.table import Table
-from variants import Row, keep, ranking, rows, shared_folder, take_over, title
+from variants import Row, keep, ranking, rows, shared_folders, take_over, title
 
 from SAMSemiSegLib.atomic import write_text
 from SAMSemiSegLib.command.demo import find_data
@@ -248,7 +249,7 @@ def _run(
     preset = key["preset"]
     if preset == "published" and isinstance(source, Configuration):
         preset = str(source.write_preset(workspace))
-    shared = shared_folder(project, load_settings(preset, key["settings"], seed=key["seed"]))
+    shared = shared_folders(project, load_settings(preset, key["settings"], seed=key["seed"]))
     resume = (folder / "config.json").exists()
     command = [sys.executable, "-m", "SAMSemiSegLib", "train", str(project), "--run", name]
     if resume:
@@ -270,11 +271,21 @@ def _run(
             "failures": entry["failures"],
             "cases": entry["cases"],
         }
-        for entry in summary
+        for entry in [*summary, *_unlabeled(source, project, folder, data)]
         if entry["label"] == "mean"
     }
     shutil.rmtree(folder / "preprocessed", ignore_errors=True)
     return {**key, "rows": figures, "seconds": round(seconds), "peak_gb": round(peak, 2)}
+
+
+def _unlabeled(
+    source: Dataset | Configuration, project: Path, folder: Path, data: Path
+) -> list[dict[str, Any]]:
+    """Scores of the pseudo-labels that re-training learned from."""
+    if not isinstance(source, Dataset):
+        return []
+    scored = score_pseudo_labels(Project.load(project), folder, data / "labels")
+    return [asdict(scored)] if scored else []
 
 
 def _make_project(

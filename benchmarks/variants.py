@@ -1,8 +1,9 @@
 """Every semi-supervised method plain, with pseudo-labels (SFR) and with selection (SFR+).
 
 With the same labeled cases and seed, all methods share preprocessing, the warm start, the
-fine-tuned foundation model and its pseudo-labels; SFR+ in rounds begins with the network of SFR.
-These are made once and linked into the run folders of the others, which pass over what is there.
+fine-tuned foundation model and its pseudo-labels; ways to fine-tune it share the first two; SFR+ in
+rounds begins with the network of SFR. These are made once and linked into the run folders of the
+others, which pass over what is there.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import shutil
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,10 @@ EARLY = {
     "warm-start": ("preprocessed", "warm-start", "evaluation/warm start.json"),
     "stage-2": ("finetuning", "pseudolabels", "evaluation/pseudo-labels.json"),
 }
-"""What runs that differ in their re-training alone share: all of them the first, those with
-pseudo-labels the second too."""
+"""What runs share: the first, however the foundation model is fine-tuned; the second, those with
+pseudo-labels that differ in their re-training alone."""
+SECOND = {"stitching", "foundation", "finetuning", "pseudolabels"}
+"""Settings that the warm start knows nothing of."""
 LATER = {
     "method",
     "options",
@@ -104,8 +107,9 @@ def rows(methods: str, variants: str) -> list[Row]:
     return [Row(name, variant) for name in names for variant in MODES if variant in wanted]
 
 
-def shared_folder(project: Path, settings: RunSettings) -> Path:
-    """Where the stages before re-training are kept for runs that agree in them."""
+def shared_folders(project: Path, settings: RunSettings) -> dict[str, Path]:
+    """Where the stages before re-training are kept for runs that agree in them: a folder for each
+    of ``EARLY``."""
     told = settings.model_dump(
         mode="json",
         exclude={
@@ -121,25 +125,32 @@ def shared_folder(project: Path, settings: RunSettings) -> Path:
         # A method that works with some norms only has a V-Net, and a warm start, of its own.
         norms = sorted(METHODS[own.method].needs.norms)
         told["warm start"] = [own.model_dump(mode="json", exclude=LATER), norms]
-    return project / "shared" / hashlib.sha1(json.dumps(told).encode()).hexdigest()[:12]
+    first = {key: value for key, value in told.items() if key not in SECOND}
+    return {
+        name: project / "shared" / hashlib.sha1(json.dumps(part).encode()).hexdigest()[:12]
+        for name, part in zip(EARLY, (first, told), strict=True)
+    }
 
 
-def take_over(row: Row, folder: Path, shared: Path, sfr: Path, settings: Sequence[str]) -> None:
+def take_over(
+    row: Row, folder: Path, shared: Mapping[str, Path], sfr: Path, settings: Sequence[str]
+) -> None:
     """Link into a new run folder what other runs have made.
 
     Args:
         row: of the run.
         folder: of the run.
-        shared: from :func:`shared_folder`.
+        shared: from :func:`shared_folders`.
         sfr: run folder of the same method with pseudo-labels.
         settings: of the run.
     """
     seconds = 0.0
     online = "retraining.selection.alternation=online" in settings
     for name in row.early:
-        if (shared / f"{name}.json").exists():
-            _link(shared, folder, EARLY[name])
-            seconds += _seconds(shared, f"{name}.json")
+        kept = shared[name]
+        if (kept / f"{name}.json").exists():
+            _link(kept, folder, EARLY[name])
+            seconds += _seconds(kept, f"{name}.json")
     if row.variant == "sfr+" and not online and (sfr / "seconds.json").exists():
         _link(sfr, folder, STAGE3)
         seconds = _seconds(sfr, "seconds.json")
@@ -147,13 +158,13 @@ def take_over(row: Row, folder: Path, shared: Path, sfr: Path, settings: Sequenc
     write_json(folder / "taken.json", {"seconds": seconds})
 
 
-def keep(row: Row, folder: Path, shared: Path) -> float:
+def keep(row: Row, folder: Path, shared: Mapping[str, Path]) -> float:
     """Link a finished run's early stages for the others.
 
     Args:
         row: of the run.
         folder: of the run.
-        shared: from :func:`shared_folder`.
+        shared: from :func:`shared_folders`.
 
     Returns:
         The seconds that its stages took, those that it took over included.
@@ -162,10 +173,10 @@ def keep(row: Row, folder: Path, shared: Path) -> float:
     seconds = sum(stages.values()) + _seconds(folder, "taken.json")
     write_json(folder / "seconds.json", {"seconds": seconds})
     for name in row.early:
-        if not (shared / f"{name}.json").exists():
-            _link(folder, shared, EARLY[name])
+        if not (shared[name] / f"{name}.json").exists():
+            _link(folder, shared[name], EARLY[name])
             early = sum(stages.get(stage, 0.0) for stage in EARLY[name])
-            write_json(shared / f"{name}.json", {"seconds": early})
+            write_json(shared[name] / f"{name}.json", {"seconds": early})
     return seconds
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,11 +16,20 @@ from typer.testing import CliRunner
 
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES
+from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
+from SAMSemiSegLib.preprocessing.stage import prepare
 from SAMSemiSegLib.project.phantoms import make_phantom
+from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
 from SAMSemiSegLib.retraining.ssl.method import METHODS
 from SAMSemiSegLib.retraining.student import check_patch, read_options
+from SAMSemiSegLib.run.cancellation import Cancellation
+from SAMSemiSegLib.run.events import Events
 from SAMSemiSegLib.run.presets import load_settings
+from SAMSemiSegLib.run.settings import PreprocessingSettings
 from SAMSemiSegLib.stitching.layout import plan_layout
+from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.training.devices import make_accelerator
 from SAMSemiSegLib.volumes.reading import read_image, read_labels
 from SAMSemiSegLib.volumes.volume import Volume
 from SAMSemiSegLib.volumes.writing import write_image, write_labels
@@ -286,8 +295,8 @@ def test_the_shared_stages_depend_on_what_they_are_made_and_scored_with(
 ) -> None:
     """Also the score of the warm start is shared: it knows the cleaning of the V-Net's results."""
 
-    def folder(*settings: str) -> Path:
-        return Path(accuracy.shared_folder(tmp_path, load_settings("quick", settings)))
+    def folder(*settings: str, part: str = "stage-2") -> Path:
+        return Path(accuracy.shared_folders(tmp_path, load_settings("quick", settings))[part])
 
     plain = folder()
     assert folder("retraining.budget.steps=7", "retraining.method=ua_mt") == plain
@@ -299,6 +308,37 @@ def test_the_shared_stages_depend_on_what_they_are_made_and_scored_with(
         "pseudolabels.vnet_share=0.4",
     )
     assert len({plain, *(folder(change) for change in changes)}) == 6
+    # However the foundation model is fine-tuned, the warm start is the same.
+    first = folder(part="warm-start")
+    assert first not in {plain, folder("finetuning.strategy=lora")}
+    assert folder("finetuning.strategy=lora", part="warm-start") == first
+    assert folder("pseudolabels.vnet_share=0", part="warm-start") == first
+    for change in changes[:-1]:
+        assert folder(change, part="warm-start") != first
     # Without a warm start the stages before know nothing of the V-Net.
     cold = ("retraining.warm_start=null", "pseudolabels.vnet_share=0")
     assert folder(*cold) == folder(*cold, "retraining.patch=[32,32,32]")
+
+
+def test_pseudo_labels_are_scored_by_labels_that_the_project_does_not_have(
+    accuracy: ModuleType, phantom_project: Callable[..., Project], tmp_path: Path
+) -> None:
+    project = phantom_project(tmp_path, 3, labeled=1)
+    run, labels = tmp_path / "run", tmp_path / "scans" / "labels"
+    assert accuracy.score_pseudo_labels(project, run, labels) is None
+    context = Context(make_accelerator("cpu"), Events(None), Cancellation(tmp_path / "cancel"))
+    plan, cases = prepare(project, PreprocessingSettings(), run / "preprocessed", context)
+    right, empty = (case for case in cases if case.part == "unlabeled")
+    truth = read_labels(next(labels.glob(f"{right.id}.*")), (1, 2), right.source)[0]
+    classes = np.arange(3)[:, None, None, None]
+    for case, found in (
+        (right, Preprocessor(plan).labels(truth)),
+        (empty, np.zeros(empty.image.shape)),
+    ):
+        one_hot = (found == classes).astype(float)
+        pseudo = PseudoLabel.of(one_hot, np.ones(found.shape), 1.0)
+        (run / "pseudolabels").mkdir(exist_ok=True)
+        pseudo.save(run / "pseudolabels" / f"{case.id}.npz")
+    scored = accuracy.score_pseudo_labels(project, run, labels)
+    assert scored.figures["dice"].mean == pytest.approx(0.5)
+    assert (scored.cases, scored.failures) == (2, 1)

@@ -1,0 +1,42 @@
+"""How good the pseudo-labels of the unlabeled cases are, by labels that no stage has read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from SAMSemiSegLib.evaluation.metrics import compare_labels
+from SAMSemiSegLib.evaluation.scores import Scores, SummaryRow
+from SAMSemiSegLib.preprocessing.plan import Plan
+from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
+from SAMSemiSegLib.preprocessing.stage import PreparedCase
+from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
+from SAMSemiSegLib.volumes.reading import read_labels
+
+ROW = "pseudo-labels of unlabeled cases"
+
+
+def score_pseudo_labels(project: Project, run: Path, labels: Path) -> SummaryRow | None:
+    """Mean scores of a finished run's pseudo-labels, on the source volumes' own grid.
+
+    Args:
+        project: knows the label set.
+        run: folder of the run, its preprocessed cases included.
+        labels: folder with a label of each case, named as the case.
+
+    Returns:
+        None where the run has made no pseudo-labels.
+    """
+    files = sorted((run / "pseudolabels").glob("*.npz"))
+    if not files:
+        return None
+    plan = Plan.model_validate_json((run / "preprocessed" / "plan.json").read_text("utf-8"))
+    preprocessor = Preprocessor(plan)
+    values, names = project.label_set.values, project.label_set.names
+    scores = Scores()
+    for file in files:
+        source = PreparedCase(file.stem, run / "preprocessed" / file.stem, "unlabeled").source
+        truth, _ = read_labels(next(labels.glob(f"{file.stem}.*")), values, source, names)
+        found = preprocessor.back(PseudoLabel.load(file).probabilities, source)
+        scores.add(ROW, file.stem, compare_labels(found, truth.array, names, source.spacing))
+    return scores.overall(ROW)
