@@ -15,20 +15,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from scipy import ndimage
 
 from SAMSemiSegLib.errors import Cancelled, DiskFullError
-from SAMSemiSegLib.evaluation.metrics import compare_labels
-from SAMSemiSegLib.evaluation.scores import Scores
-from SAMSemiSegLib.export.predictor import Predictor
-from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.project.importing import import_cases
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.run.events import read_events
 from SAMSemiSegLib.run.folder import RunFolder
 from SAMSemiSegLib.run.presets import load_settings
 from SAMSemiSegLib.run.state import run_state
-from SAMSemiSegLib.volumes.reading import read_image, read_labels
 
 MakeProject = Callable[..., Project]
 
@@ -135,37 +129,6 @@ def test_a_whole_run_leaves_all_it_promises(project: Project) -> None:
     offered = [case for case in Project.load(project.folder).cases if case.status == "pseudo"]
     assert len(offered) == 3 and all(case.confidence is not None for case in offered)
     assert run_state(folder).state == "complete"
-
-
-def test_the_table_the_proposals_and_the_model_keep_the_same_components(project: Project) -> None:
-    """All 3 are cleaned alike; the pseudo-labels, which have a setting of their own, are not."""
-    settings = ["pseudolabels.largest_component=false", "retraining.largest_component=true"]
-    # A net that has learned next to nothing sees its labels everywhere.
-    settings += ["mixed_precision=no", "retraining.budget.steps=1", 'export=["torchscript"]']
-    words = [word for setting in settings for word in ("--set", setting)]
-    done = train(project, "a", "--preset", "tiny", *words)
-    assert done.returncode == 0, done.stderr
-    folder = run_folder(project, "a")
-    predictor = Predictor.load(folder / "model", "cpu")
-    preprocessor = Preprocessor(predictor.card.plan)
-    rows = Scores.from_json(folder / "evaluation" / "re-trained.json").rows
-    cleaned = 0
-    for case in Project.load(project.folder).cases:
-        volume = read_image(project.path(case.image))
-        found = predictor.predict(volume).array
-        probabilities = predictor.predict_probabilities(volume)
-        cleaned += int((preprocessor.back(probabilities, volume.geometry) != found).sum())
-        if case.status == "pseudo":
-            path = folder / "proposals" / f"{case.id}.seg.nrrd"
-            offered, _ = read_labels(path, (1, 2), volume.geometry)
-            assert (offered.array != found).mean() < 1e-3
-            assert all(ndimage.label(offered.array == channel)[1] <= 1 for channel in (1, 2))
-        elif case.role == "evaluation":
-            reference, _ = read_labels(project.path(case.reference), (1, 2), volume.geometry)
-            measured = compare_labels(found, reference.array, ["head", "tail"], (1, 1, 1))
-            table = {row.label: row.metrics.dice for row in rows if row.case == case.id}
-            assert table == pytest.approx({k: m.dice for k, m in measured.items()}, abs=1e-3)
-    assert cleaned > 0, "nothing to clean"
 
 
 def test_killed_at_any_stage_and_resumed_gives_the_same_weights(project: Project) -> None:
@@ -292,75 +255,3 @@ def test_a_full_disk_ends_in_a_sentence(project: Project, tmp_path: Path) -> Non
             torch.load(checkpoint, weights_only=True)
     finally:
         subprocess.run(["umount", str(small)], check=False)
-
-
-def test_rounds_of_selection_judge_every_volume(project: Project) -> None:
-    """SFR+: each volume is judged, and the reason is kept; few steps leave most of them empty."""
-    sure = ["mode=quantile", "quantile=1", "smallest=0", "largest=1000", "wholeness=0", "rounds=1"]
-    settings = ["--preset", "tiny", "--set", "retraining.pseudo_label_mode=selected"]
-    for assignment in sure:
-        settings += ["--set", f"retraining.selection.{assignment}"]
-    done = train(project, "plus", *settings, "--set", "export=[]", "--json")
-    assert done.returncode == 0, done.stderr
-    folder = run_folder(project, "plus")
-    decisions = json.loads((folder / "round-1" / "selection.json").read_text())
-    assert len(decisions) == 3
-    for case_id, decision in decisions.items():
-        assert (folder / "round-1" / "labels" / f"{case_id}.npy").exists()
-        assert decision["reason"]
-    rows = {row["row"] for row in json.loads(done.stdout)["rows"]}
-    assert {"re-trained", "re-trained (round 1)", "pseudo-labels (round 1)"} <= rows
-    assert json.loads(folder.manifest.read_text())["net"].startswith("round-1")
-
-
-def test_a_warm_start_begins_re_training_and_shares_in_the_pseudo_labels(project: Project) -> None:
-    settings = ["--preset", "tiny", "--set", "export=[]", "--set", "retraining.warm_start.steps=3"]
-    # With no further step re-training ends where it began.
-    settings += ["--set", "retraining.learning_rate=0", "--set", "retraining.net.norm=instance"]
-    settings += ["--set", "pseudo_label_scores=false"]
-    done = train(project, "warm", *settings, "--set", "pseudolabels.vnet_share=1", "--json")
-    assert done.returncode == 0, done.stderr
-    folder = run_folder(project, "warm")
-    rows = json.loads(done.stdout)["rows"]
-    assert {row["row"] for row in rows} == {"warm start", "re-trained"}
-    warm_dice, last_dice = (
-        [row["dice"] for row in rows if row["row"] == name] for name in ("warm start", "re-trained")
-    )
-    assert warm_dice == last_dice and len(last_dice) == 4
-    warm, last = (load_file(folder / n / "net.safetensors") for n in ("warm-start", "retraining"))
-    assert all(torch.equal(tensor, last[name]) for name, tensor in warm.items())
-    refused = train(project, "cold", "--preset", "tiny", "--set", "pseudolabels.vnet_share=0.5")
-    assert refused.returncode == 2 and "retraining.warm_start.minutes" in refused.stderr
-
-
-@pytest.mark.parametrize("method", ["supervised", "mean_teacher"])
-def test_of_many_unlabeled_volumes_some_get_pseudo_labels_and_all_are_segmented(
-    project: Project, method: str
-) -> None:
-    settings = ["--preset", "tiny", "--set", "export=[]", "--set", "pseudolabels.most=2"]
-    done = train(project, method, *settings, "--set", f"retraining.method={method}")
-    assert done.returncode == 0, done.stderr
-    folder = run_folder(project, method)
-    unlabeled = {case.id for case in project.unlabeled}
-    written = {path.stem for path in (folder / "pseudolabels").glob("*.npz")}
-    assert len(unlabeled) == 3 and len(written) == 2 and written < unlabeled
-    assert {
-        path.name.split(".")[0] for path in (folder / "proposals").glob("*.seg.nrrd")
-    } == unlabeled
-    told = [event.get("message", "") for event in read_events(folder.events)]
-    assert any("2 of 3 unlabeled volumes" in message for message in told)
-
-
-def test_online_alternation_is_one_setting(project: Project) -> None:
-    settings = ["--preset", "tiny", "--set", "export=[]", "--set", "finetuning.patch=[16,16,8]"]
-    settings += ["--set", "retraining.pseudo_label_mode=selected"]
-    settings += ["--set", "retraining.selection.alternation=online"]
-    done = train(project, "online", *settings, "--json")
-    assert done.returncode == 0, done.stderr
-    folder = run_folder(project, "online")
-    rows = {row["row"] for row in json.loads(done.stdout)["rows"]}
-    assert rows == {"pseudo-labels", "re-trained"} and not (folder / "round-1").exists()
-    values = [e.get("values", {}) for e in read_events(folder.events)]
-    assert any("crop_confidence" in value for value in values)
-    kept = torch.load(folder / "retraining" / "checkpoint.pt", weights_only=True)
-    assert kept["module"]["foundation"]

@@ -1,0 +1,176 @@
+"""What the order of the stages makes of the cases: runs within this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from scipy import ndimage
+
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.evaluation.metrics import compare_labels
+from SAMSemiSegLib.evaluation.scores import Scores
+from SAMSemiSegLib.export.predictor import Predictor
+from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
+from SAMSemiSegLib.preprocessing.stage import PreparedCase
+from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.run.events import read_events
+from SAMSemiSegLib.run.folder import RunFolder
+from SAMSemiSegLib.run.presets import load_settings
+from SAMSemiSegLib.run.selection import ConfidentCase
+from SAMSemiSegLib.run.start import start
+from SAMSemiSegLib.volumes.reading import read_image, read_labels
+
+
+@pytest.fixture(autouse=True)
+def free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run holds its process to what is free, for good; the other tests share this one."""
+    monkeypatch.setattr("SAMSemiSegLib.run.start.hold_to_free_memory", lambda: None)
+
+
+@pytest.fixture
+def project(tmp_path: Path, phantom_project: Callable[..., Project]) -> Project:
+    """Two labeled phantoms, three unlabeled, two for evaluation."""
+    return phantom_project(tmp_path, 7, 2, 2, seed=1, shape=(32, 32, 24))
+
+
+def run(project: Project, *assignments: str) -> tuple[RunFolder, Scores]:
+    """A run with the preset ``tiny`` and these settings, nothing exported unless they say so."""
+    folder = RunFolder(project.folder / "runs" / "a")
+    scores = start(project, folder, load_settings("tiny", ["export=[]", *assignments]))
+    assert scores is not None
+    return folder, scores
+
+
+def test_the_table_the_proposals_and_the_model_keep_the_same_components(project: Project) -> None:
+    """All 3 are cleaned alike; the pseudo-labels, which have a setting of their own, are not."""
+    folder, _ = run(
+        project,
+        "pseudolabels.largest_component=false",
+        "retraining.largest_component=true",
+        # A net that has learned next to nothing sees its labels everywhere.
+        "retraining.budget.steps=1",
+        "mixed_precision=no",
+        'export=["torchscript"]',
+    )
+    predictor = Predictor.load(folder / "model", "cpu")
+    preprocessor = Preprocessor(predictor.card.plan)
+    rows = Scores.from_json(folder / "evaluation" / "re-trained.json").rows
+    cleaned = 0
+    for case in Project.load(project.folder).cases:
+        volume = read_image(project.path(case.image))
+        found = predictor.predict(volume).array
+        probabilities = predictor.predict_probabilities(volume)
+        cleaned += int((preprocessor.back(probabilities, volume.geometry) != found).sum())
+        if case.status == "pseudo":
+            path = folder / "proposals" / f"{case.id}.seg.nrrd"
+            offered, _ = read_labels(path, (1, 2), volume.geometry)
+            assert (offered.array != found).mean() < 1e-3
+            assert all(ndimage.label(offered.array == channel)[1] <= 1 for channel in (1, 2))
+        elif case.role == "evaluation":
+            reference, _ = read_labels(project.path(case.reference), (1, 2), volume.geometry)
+            measured = compare_labels(found, reference.array, ["head", "tail"], (1, 1, 1))
+            table = {row.label: row.metrics.dice for row in rows if row.case == case.id}
+            assert table == pytest.approx({k: m.dice for k, m in measured.items()}, abs=1e-3)
+    assert cleaned > 0, "nothing to clean"
+
+
+def test_a_warm_start_begins_re_training_and_shares_in_the_pseudo_labels(project: Project) -> None:
+    folder, scores = run(
+        project,
+        "retraining.warm_start.steps=3",
+        # With no further step re-training ends where it began.
+        "retraining.learning_rate=0",
+        "retraining.net.norm=instance",
+        "pseudo_label_scores=false",
+        "pseudolabels.vnet_share=1",
+    )
+    assert scores.row_names == ["warm start", "re-trained"]
+    warm_dice, last_dice = (
+        [row.metrics.dice for row in scores.of(name)] for name in scores.row_names
+    )
+    assert warm_dice == last_dice and len(last_dice) == 4
+    warm, last = (load_file(folder / n / "net.safetensors") for n in ("warm-start", "retraining"))
+    assert all(torch.equal(tensor, last[name]) for name, tensor in warm.items())
+    with pytest.raises(InputError, match=r"retraining\.warm_start\.minutes"):
+        load_settings("tiny", ["pseudolabels.vnet_share=0.5"])
+
+
+@pytest.mark.parametrize("method", ["supervised", "mean_teacher"])
+def test_of_many_unlabeled_volumes_some_get_pseudo_labels_and_all_are_segmented(
+    project: Project, method: str
+) -> None:
+    folder, _ = run(project, "pseudolabels.most=2", f"retraining.method={method}")
+    unlabeled = {case.id for case in project.unlabeled}
+    written = {path.stem for path in (folder / "pseudolabels").glob("*.npz")}
+    assert len(unlabeled) == 3 and len(written) == 2 and written < unlabeled
+    assert {
+        path.name.split(".")[0] for path in (folder / "proposals").glob("*.seg.nrrd")
+    } == unlabeled
+    told = [event.get("message", "") for event in read_events(folder.events)]
+    assert any("2 of 3 unlabeled volumes" in message for message in told)
+
+
+def test_rounds_of_selection_judge_every_volume(project: Project) -> None:
+    """SFR+: each volume is judged, and the reason is kept; few steps leave most of them empty."""
+    sure = ["mode=quantile", "quantile=1", "smallest=0", "largest=1000", "wholeness=0", "rounds=1"]
+    settings = [f"retraining.selection.{assignment}" for assignment in sure]
+    folder, scores = run(project, "retraining.pseudo_label_mode=selected", *settings)
+    decisions = json.loads((folder / "round-1" / "selection.json").read_text())
+    assert len(decisions) == 3
+    for case_id, decision in decisions.items():
+        assert (folder / "round-1" / "labels" / f"{case_id}.npy").exists()
+        assert decision["reason"]
+    assert {"re-trained", "re-trained (round 1)", "pseudo-labels (round 1)"} <= set(
+        scores.row_names
+    )
+    assert json.loads(folder.manifest.read_text())["net"].startswith("round-1")
+
+
+def test_confident_volumes_teach_the_foundation_model_and_get_no_pseudo_label(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the tiny networks are never sure of is decided by hand: all but the last volume."""
+    taught: list[list[str]] = []
+
+    def choose(cases: list[PreparedCase], *_: object) -> dict[str, ConfidentCase]:
+        sure = [case for case in cases if case.part == "unlabeled"][:-1]
+        for case in sure:
+            np.save(tmp_path / f"{case.id}.npy", np.ones(case.image.shape, np.uint8))
+        return {case.id: ConfidentCase(case, tmp_path / f"{case.id}.npy") for case in sure}
+
+    def fine_tune(
+        strategy: object, labeled: list[PreparedCase], unlabeled: list[PreparedCase], *_: object
+    ) -> None:
+        taught.append([case.id for case in labeled])
+
+    monkeypatch.setattr("SAMSemiSegLib.run.pipeline.choose_confident", choose)
+    monkeypatch.setattr("SAMSemiSegLib.run.pipeline.finetune", fine_tune)
+    folder, _ = run(
+        project, "retraining.pseudo_label_mode=selected", "retraining.selection.rounds=1"
+    )
+    labeled, unlabeled = (["phantom_001", "phantom_002"], [f"phantom_00{n}" for n in (3, 4, 5)])
+    assert taught == [labeled, [*labeled, *unlabeled[:-1]]]
+    for place, expected in (("", unlabeled), ("round-1", unlabeled[-1:])):
+        made = (folder / place / "pseudolabels").glob("*.npz")
+        assert sorted(path.stem for path in made) == expected
+
+
+def test_online_alternation_is_one_setting(project: Project) -> None:
+    folder, scores = run(
+        project,
+        "finetuning.patch=[16,16,8]",
+        "retraining.pseudo_label_mode=selected",
+        "retraining.selection.alternation=online",
+    )
+    assert scores.row_names == ["pseudo-labels", "re-trained"]
+    assert not (folder / "round-1").exists()
+    values = [e.get("values", {}) for e in read_events(folder.events)]
+    assert any("crop_confidence" in value for value in values)
+    kept = torch.load(folder / "retraining" / "checkpoint.pt", weights_only=True)
+    assert kept["module"]["foundation"]
