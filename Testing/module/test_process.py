@@ -138,6 +138,17 @@ def test_cancel_ends_a_deaf_process_and_its_children_within_five_seconds(run, tm
     )
 
 
+def test_cancel_ends_a_deaf_process_whose_folder_was_moved(run, monkeypatch):
+    monkeypatch.setattr(runnerModule, "TERMINATE_AFTER", 0.3)
+    monkeypatch.setattr(runnerModule, "KILL_AFTER", 0.6)
+    runner = run("ignore")
+    assert runner.folder is not None
+    waitForFile(runner.folder / "process.json")
+    runner.folder.rename(runner.folder.with_name("moved"))
+    runner.cancel()
+    assert followed(runner)[2].end is End.CANCELLED
+
+
 def test_killed_from_outside(run):
     runner = run("ignore")
     assert runner.folder is not None
@@ -229,6 +240,21 @@ def test_deaf_run_ends_when_slicer_is_killed(tmp_path):
     slicer.kill()
     slicer.wait()
     waitUntilGone(pid, 10)
+
+
+def test_deaf_run_whose_folder_was_moved_ends_with_slicer(tmp_path):
+    """The watcher alone, with less patience, and a standard input that has ended."""
+    script = (
+        "import sys, time, threading; from pathlib import Path; sys.path.insert(0, sys.argv[1]); "
+        "import child; child.GRACE_SECONDS = 0.2; "
+        "threading.Thread(target=child._watchParent, args=(Path(sys.argv[2]),)).start(); "
+        "time.sleep(60)"
+    )
+    words = [sys.executable, "-c", script, str(Path(runnerModule.__file__).parent)]
+    process = subprocess.Popen(
+        [*words, str(tmp_path / "gone")], stdin=subprocess.DEVNULL, start_new_session=True
+    )
+    assert process.wait(20) == -signal.SIGKILL
 
 
 def test_run_goes_on_without_slicer_and_is_found_again(tmp_path):

@@ -10,6 +10,7 @@ the file ``keep-running`` lies in the folder.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -63,7 +64,8 @@ def main() -> None:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         raise
     finally:
-        record.write(exitCode=code)
+        with contextlib.suppress(OSError):
+            record.write(exitCode=code)
 
 
 def _recordExitCode(record: ProcessRecord) -> None:
@@ -71,8 +73,10 @@ def _recordExitCode(record: ProcessRecord) -> None:
     leave = os._exit
 
     def recordAndLeave(code: int) -> None:
-        record.write(exitCode=code)
-        leave(code)
+        try:
+            record.write(exitCode=code)
+        finally:  # the folder may be gone
+            leave(code)
 
     os._exit = recordAndLeave  # type: ignore[assignment]
 
@@ -82,14 +86,18 @@ def _watchParent(folder: Path) -> None:
     # Not by sys.stdin: a thread that waits in it makes the interpreter's end fail.
     while os.read(0, 4096):
         pass
-    if (folder / "keep-running").exists():
-        return
+    # The folder may be gone, or on a disk that is: that must not keep this process alive.
+    with contextlib.suppress(OSError):
+        if (folder / "keep-running").exists():
+            return
     deadline = time.monotonic() + GRACE_SECONDS
     while time.monotonic() < deadline:
         # Written again and again: the library removes an old cancel file when it starts.
-        (folder / "cancel").touch()
+        with contextlib.suppress(OSError):
+            (folder / "cancel").touch()
         time.sleep(0.5)
-    (folder / "cancel").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (folder / "cancel").unlink(missing_ok=True)
     if hasattr(os, "killpg"):
         os.killpg(os.getpgid(0), signal.SIGKILL)
     os._exit(5)

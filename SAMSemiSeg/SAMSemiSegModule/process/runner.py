@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import time
@@ -156,8 +157,9 @@ class ProcessRunner:
     def cancel(self) -> None:
         """Ask the process to stop; ``poll`` sees to it that it does, within five seconds."""
         if self.folder is not None and self._tree is not None and self._cancelledAt is None:
-            (self.folder / "cancel").touch()
+            # First of all: a folder that has gone keeps nobody from the later rungs.
             self._cancelledAt = time.monotonic()
+            self._leaveWord("cancel")
 
     def stopNow(self) -> None:
         """Stop and wait for it: for the end of Slicer."""
@@ -173,7 +175,7 @@ class ProcessRunner:
     def letGoOn(self) -> None:
         """Let the process outlive Slicer, and forget it; ``attach`` finds it again."""
         if self.folder is not None and self._tree is not None:
-            (self.folder / "keep-running").touch()
+            self._leaveWord("keep-running")
             if self._process is not None and self._process.stdin is not None:
                 self._process.stdin.close()
         self._forget()
@@ -201,7 +203,13 @@ class ProcessRunner:
         elif waited > TERMINATE_AFTER:
             self._tree.terminate()
         elif not (self.folder / "cancel").exists() and not self._hasEnded():
-            (self.folder / "cancel").touch()  # the library removes an old one when it starts
+            self._leaveWord("cancel")  # the library removes an old one when it starts
+
+    def _leaveWord(self, name: str) -> None:
+        """A file for the process to see; the folder may have been moved meanwhile."""
+        if self.folder is not None:
+            with contextlib.suppress(OSError):
+                (self.folder / name).touch()
 
     def _finish(self) -> Outcome:
         assert self.folder is not None
@@ -212,7 +220,8 @@ class ProcessRunner:
         outcome = outcomeOf(code, self._isComplete(self.folder), self._lastLine)
         if wasCancelled and code != 0:
             outcome = outcomeOf(5, False)
-        (self.folder / "cancel").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self.folder / "cancel").unlink(missing_ok=True)
         self._forget()
         return outcome
 
