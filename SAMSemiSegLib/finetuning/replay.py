@@ -94,6 +94,7 @@ class ReplayStrategy(FinetuningStrategy):
     ) -> None:
         super().__init__(foundation, channels, stitching, options)
         self._replay = Replay()
+        self._remembers = True
 
     @abstractmethod
     def encoded(self, sample: Sample) -> Entry:
@@ -101,10 +102,18 @@ class ReplayStrategy(FinetuningStrategy):
 
     def seen(self, sample: Sample, progress: Progress) -> Entry:
         """This volume, encoded now; or, in most steps, one seen before."""
+        if not self._remembers:
+            with torch.no_grad():
+                return self.encoded(sample)
         if progress.step % self.options.replay == 0 or not len(self._replay):
             with torch.no_grad():
                 return self._replay.add(self.encoded(sample))
         return self._replay.draw()
+
+    def take_each_sample(self) -> None:
+        """Forgets what it has seen, and keeps nothing more."""
+        self._remembers = False
+        self._replay = Replay()
 
     @property
     def period(self) -> int:

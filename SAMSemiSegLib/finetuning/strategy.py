@@ -162,6 +162,10 @@ class FinetuningStrategy(nn.Module, ABC):
     def use_scratch(self, folder: Path | None) -> None:
         """Training may keep files in this folder that can be made again; None: it goes away now."""
 
+    def take_each_sample(self) -> None:
+        """From now on a step learns from the samples that it is given, never from remembered ones:
+        for SFR+ online, where each is new."""
+
     def after_step(self, progress: Progress) -> None:
         """Called after the optimizer's step, for moving averages and the like."""
 

@@ -28,6 +28,7 @@ from SAMSemiSegLib.retraining.selection import Evidence, Shape, select
 from SAMSemiSegLib.retraining.ssl.method import LabeledBatch, StepResult, UnlabeledBatch
 from SAMSemiSegLib.run.settings import RunSettings
 from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.training.losses import IGNORE
 from SAMSemiSegLib.training.progress import Progress
 
 CLIP = 5.0
@@ -57,8 +58,10 @@ class OnlineAlternation:
     ) -> None:
         self.term = term
         self.strategy = strategy.to(context.device)
+        self.strategy.take_each_sample()
         self.known = known
         self.names = names
+        self.retraining = settings.retraining
         self.selection = settings.retraining.selection
         # One view of a crop a step; averaging over several is for stored labels.
         self.labeling = settings.pseudolabels.model_copy(update={"offsets": 1, "flips": False})
@@ -127,23 +130,34 @@ class OnlineAlternation:
     def _relabeled(self, unlabeled: UnlabeledBatch, sure: Sequence[bool]) -> UnlabeledBatch:
         """The batch with what the foundation model says now of the crops that are not sure."""
         image = unlabeled.image
-        hard, soft, confidence = (
-            None if stored is None else stored.clone()
-            for stored in (unlabeled.pseudo_hard, unlabeled.pseudo_soft, unlabeled.confidence)
-        )
+        # 255 outside of the volume, where there is nothing to learn.
+        assert unlabeled.pseudo_hard is not None
+        hard = unlabeled.pseudo_hard.clone()
+        soft, confidence = self._maps(unlabeled)
         for i in (i for i, confident in enumerate(sure) if not confident):
             found = self._pseudo_label(image[i, 0])
-            for kept, new in (
-                (hard, found.hard),
-                (soft, found.probabilities),
-                (confidence, found.confidence),
-            ):
+            hard[i] = torch.from_numpy(found.hard).to(hard).where(hard[i] != IGNORE, IGNORE)
+            for kept, new in ((soft, found.probabilities), (confidence, found.confidence)):
                 if kept is not None:
                     kept[i] = torch.from_numpy(new).to(kept)
         chosen = torch.tensor([not confident for confident in sure], device=image.device)
         return replace(
             unlabeled, pseudo_hard=hard, pseudo_soft=soft, confidence=confidence, selected=chosen
         )
+
+    def _maps(self, unlabeled: UnlabeledBatch) -> tuple[Tensor | None, Tensor | None]:
+        """Probabilities and confidence to write into, those that the settings ask for; a batch
+        whose volumes have no stored pseudo-label comes without."""
+        shape = unlabeled.image.shape
+        soft, confidence = unlabeled.pseudo_soft, unlabeled.confidence
+        if self.retraining.pseudo_label_target == "soft":
+            channels = len(self.names) + 1
+            empty = unlabeled.image.new_zeros((shape[0], channels, *shape[2:]))
+            soft = empty if soft is None else soft.clone()
+        if self.retraining.confidence_weights:
+            empty = unlabeled.image.new_zeros((shape[0], *shape[2:]))
+            confidence = empty if confidence is None else confidence.clone()
+        return soft, confidence
 
     def _pseudo_label(self, image: Tensor) -> PseudoLabel:
         self.strategy.eval()

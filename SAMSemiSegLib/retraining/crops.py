@@ -122,12 +122,16 @@ class CropSampler:
         """``unlabeled_batch`` crops with what the pseudo-label term needs of them."""
         images, hards, extras, selected = [], [], [], []
         mode = self.settings.pseudo_label_mode
+        online = mode == "selected" and self.settings.selection.alternation == "online"
         picked = _pick(len(self.unlabeled), self.settings.unlabeled_batch, generator)
         for case in [self.unlabeled[i] for i in picked]:
             pseudo = case.pseudo_label if mode != "off" else None
             maps = [] if pseudo is None else self._soft_maps(pseudo)
             corner = self._uniform_corner(case, generator)
             stored = None if pseudo is None else pseudo.hard
+            if stored is None and online:
+                # The foundation model labels the crop in training, but not what is outside.
+                stored = np.broadcast_to(np.uint8(0), case.image.shape)
             image, label, extra = self._crop(case, stored, maps, corner, generator)
             images.append(image)
             hards.append(label)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from SAMSemiSegLib.finetuning.replay import Replay
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES, Sample
 from SAMSemiSegLib.foundation.model import FOUNDATION
 from SAMSemiSegLib.run.settings import PseudoLabelSettings, StitchingSettings
+from SAMSemiSegLib.training.losses import IGNORE
 from SAMSemiSegLib.training.progress import Progress
 
 TINY = ("sam_vit_tiny_random", "lite_tiny_random")
@@ -209,6 +212,19 @@ def test_a_resumed_run_replays_the_same_canvases(name: str) -> None:
     expected = one.step([ball()], [], Progress(1, 9))["supervised"]
     torch.manual_seed(3)
     assert torch.equal(other.step([ball()], [], Progress(1, 9))["supervised"], expected)
+
+
+@pytest.mark.parametrize("name", ["decoder", "head"])
+def test_where_each_sample_counts_none_is_replayed(name: str) -> None:
+    """SFR+ online: a step that follows fine-tuning learns from the crop that it is given."""
+    strategy = build(name).train()
+    strategy.step([ball()], [], Progress(0, 9))
+    strategy.take_each_sample()
+    empty = replace(ball(), labels=torch.full_like(ball().image, IGNORE).byte())
+    for step in (1, 2):
+        torch.manual_seed(step)
+        assert strategy.step([empty], [], Progress(step, 9))["supervised"] == 0
+    assert not any(key.startswith("seen.") for key in strategy.trainable_state_dict())
 
 
 def test_frozen_batch_norm_keeps_its_statistics() -> None:

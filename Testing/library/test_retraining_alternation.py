@@ -26,7 +26,7 @@ from SAMSemiSegLib.run.presets import load_settings
 from SAMSemiSegLib.run.settings import PseudoLabelSettings, RunSettings
 from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.training.devices import make_accelerator
-from SAMSemiSegLib.training.losses import segmentation_loss
+from SAMSemiSegLib.training.losses import IGNORE, segmentation_loss
 from SAMSemiSegLib.training.progress import Progress
 
 SIZE = (8, 8, 8)
@@ -169,6 +169,20 @@ def test_no_confident_crop_means_no_step(
     faint = UnlabeledBatch(unlabeled.image[1:], unlabeled.pseudo_hard[1:])  # type: ignore[index]
     alternation.step(labeled, faint, LATER)
     assert not alternation.strategy.taught and alternation.strategy.bias == -1  # type: ignore[union-attr]
+
+
+def test_a_crop_without_a_stored_label_gets_one_but_not_outside_of_its_volume(
+    tmp_path: Path, batches: tuple[LabeledBatch, UnlabeledBatch]
+) -> None:
+    labeled, unlabeled = batches
+    stored = torch.zeros(3, *SIZE, dtype=torch.uint8)
+    stored[:, :3] = IGNORE
+    for target in ("hard", "soft"):
+        alternation = make(tmp_path, pseudo_label_target=target)
+        result = alternation.step(labeled, UnlabeledBatch(unlabeled.image, stored), LATER)
+        # Crops 1 and 2 of three, 5 of their 8 planes.
+        assert result.values["pseudo_label_share"] == pytest.approx(2 / 3 * 5 / 8)
+        assert 0 < result.losses["pseudo_label"] < 10
 
 
 def test_windows_cover_the_volume() -> None:

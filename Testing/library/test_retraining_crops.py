@@ -87,6 +87,21 @@ def test_foreground_crops_hold_foreground_of_every_class() -> None:
     assert any(1 in s for s in seen) and any(2 in s for s in seen)
 
 
+def test_online_a_crop_without_pseudo_label_still_says_what_is_outside() -> None:
+    settings = RetrainingSettings(pseudo_label_mode="selected", unlabeled_batch=1)
+    cases = [case for case in make_cases((40, 24, 20)) if case.pseudo_label is None]
+    for alternation in ("rounds", "online"):
+        settings.selection.alternation = alternation  # type: ignore[assignment]
+        sampler = CropSampler(cases, (48, 24, 16), settings)
+        drawn = sampler.draw_unlabeled(np.random.default_rng(0))
+        if alternation == "rounds":
+            assert drawn.pseudo_hard is None
+        else:
+            assert drawn.pseudo_hard is not None and drawn.selected is not None
+            assert (drawn.pseudo_hard == 255).float().mean() == pytest.approx(1 / 6)
+            assert not drawn.selected.any()
+
+
 def test_augmentation_sees_a_margin_and_the_crop_keeps_its_size() -> None:
     sizes = []
 
