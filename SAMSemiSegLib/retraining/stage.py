@@ -119,6 +119,8 @@ def retrain(
     patch = own.patch or _patch(labeled + unlabeled, channels, own)
     seed_torch(settings.seed, "retraining-init", 0)
     method = build_method(own, channels, len(labeled), len(unlabeled), patch)
+    if own.final_model == "ema" and method.ema_net() is None:
+        notes.append(f"{method.title} keeps no moving average; its last network is the result.")
     if warm is not None:
         begin_from(method, warm)
     if not method.uses_unlabeled:  # then only their pseudo-labels teach anything

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from SAMSemiSegLib.errors import InputError
-from SAMSemiSegLib.retraining.ssl.method import METHODS, SSLMethod
+from SAMSemiSegLib.retraining.ssl.method import METHODS, Needs, SSLMethod
 from SAMSemiSegLib.retraining.vnet import VNet
 from SAMSemiSegLib.run.settings import RetrainingSettings, Size3
 
@@ -36,14 +36,14 @@ def adapt_settings(
         norm = next(n for n in ("instance", "group", "batch") if n in needs.norms)
         notes.append(f"{title} does not work with {settings.net.norm} norm; {norm} norm is used.")
         settings.net.norm = norm  # type: ignore[assignment]
-    if settings.labeled_batch < needs.labeled_batch:
-        settings.labeled_batch = needs.labeled_batch
-        notes.append(f"{title} wants {needs.labeled_batch} labeled crops in a batch; it gets them.")
-    if n_unlabeled and settings.unlabeled_batch < needs.unlabeled_batch:
-        settings.unlabeled_batch = needs.unlabeled_batch
-        notes.append(
-            f"{title} wants {needs.unlabeled_batch} unlabeled crops in a batch; it gets them."
-        )
+    wanted = _batch(settings.labeled_batch, needs.labeled_batch, needs)
+    if settings.labeled_batch != wanted:
+        settings.labeled_batch = wanted
+        notes.append(f"{title} wants {wanted} labeled crops in a batch; it gets them.")
+    wanted = _batch(settings.unlabeled_batch, needs.unlabeled_batch, needs)
+    if n_unlabeled and settings.unlabeled_batch != wanted:
+        settings.unlabeled_batch = wanted
+        notes.append(f"{title} wants {wanted} unlabeled crops in a batch; it gets them.")
     if n_labeled < settings.labeled_batch:
         notes.append(
             f"{settings.labeled_batch} different crops are taken of {n_labeled} labeled case(s)."
@@ -51,6 +51,11 @@ def adapt_settings(
     if n_unlabeled == 0 and METHODS[settings.method].uses_unlabeled:
         notes.append(f"There is no unlabeled case, so {title} is supervised training here.")
     return settings, notes
+
+
+def _batch(given: int, least: int, needs: Needs) -> int:
+    wanted = max(given, least)
+    return wanted + wanted % 2 if needs.pairs else wanted
 
 
 def check_patch(patch: Sequence[int], settings: RetrainingSettings) -> None:

@@ -21,8 +21,8 @@ def check_before_start(project: Project, settings: RunSettings) -> None:
     a run.
 
     Raises:
-        InputError: no label; an unknown model, strategy, method, option or label; a package or
-            weights file that is not there.
+        InputError: no label; an unknown model, strategy, method, option or label; a patch that
+            does not suit the method; a package or weights file that is not there.
     """
     require_labels(project)
     model = FOUNDATION[resolve_name(settings.foundation.name)]
@@ -30,6 +30,8 @@ def check_before_start(project: Project, settings: RunSettings) -> None:
         model.requires()
     finetuning.read_options(settings.finetuning)
     retraining.read_options(settings.retraining)
+    if settings.retraining.patch is not None:
+        retraining.check_patch(settings.retraining.patch, settings.retraining)
     names = project.label_set.names
     for setting, choice in {
         "pseudolabels.largest_component": settings.pseudolabels.largest_component,

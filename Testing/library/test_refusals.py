@@ -61,6 +61,7 @@ def command(
         ("foundation.name=medsam2", r"foundation\.weights|samsemiseg\[sam2\]"),
         ("retraining.options.nope=1", "retraining.options.nope"),
         ("finetuning.options.rank=-3", "finetuning.options.rank"),
+        ("retraining.patch=[40,32,32]", "retraining.patch.*multiple of 16"),
         ('pseudolabels.fill_holes=["body"]', "pseudolabels.fill_holes names 'body'.*head, tail"),
         ('retraining.largest_component=["body"]', "retraining.largest_component names 'body'"),
     ],

@@ -306,6 +306,18 @@ def test_a_warm_start_reaches_student_and_teacher_and_no_second_student(name: st
     assert same.pop("peer", False) is False and all(same.values())
 
 
+def test_self_training_begins_anew_with_the_same_weights_in_all_processes() -> None:
+    """Each process draws from a generator of its own within a step."""
+    methods = [build(settings_of("self_training", reset=True)) for _ in range(2)]
+    first = copy.deepcopy(methods[0].state_dict())
+    for seed, method in enumerate(methods):
+        torch.manual_seed(seed)
+        method.after_step(Progress(32, 99))  # the last step of the first of three rounds
+    one, two = (method.state_dict() for method in methods)
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+    assert not torch.equal(*(s["student.encoder.stage1.0.weight"] for s in (first, one)))
+
+
 def test_settings_are_adapted_or_refused_with_a_sentence() -> None:
     settings = RetrainingSettings(method="magicnet", labeled_batch=1, unlabeled_batch=1)
     adapted, notes = adapt_settings(settings, 1, 5)
@@ -315,6 +327,9 @@ def test_settings_are_adapted_or_refused_with_a_sentence() -> None:
         RetrainingSettings(method="bcp", labeled_batch=1, unlabeled_batch=1), 1, 5
     )
     assert (adapted.labeled_batch, adapted.unlabeled_batch) == (2, 2) and len(notes) == 3
+    odd = RetrainingSettings(method="bcp", labeled_batch=3, unlabeled_batch=5)
+    adapted, notes = adapt_settings(odd, 9, 9)
+    assert (adapted.labeled_batch, adapted.unlabeled_batch) == (4, 6) and len(notes) == 2
     for change, words in [
         ({"options": {"lambda": 1}}, "retraining.options.lambda"),
         ({"options": {"ema_decay": 2}}, "retraining.options.ema_decay"),

@@ -54,7 +54,7 @@ class BidirectionalCopyPaste(TeacherMethod):
     name = "bcp"
     title = "BCP"
     source = "Bai et al., CVPR 2023"
-    needs = Needs(labeled_batch=2, unlabeled_batch=2)
+    needs = Needs(labeled_batch=2, unlabeled_batch=2, pairs=True)
 
     options: Options
 

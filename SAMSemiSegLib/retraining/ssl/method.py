@@ -34,6 +34,8 @@ class Needs:
     split_encoder: bool = False
     labeled_batch: int = 1
     unlabeled_batch: int = 1
+    pairs: bool = False
+    """Crops are taken two by two: both batches are even."""
     divisor: int = 16
     """Every side of the patch is a multiple of this."""
     norms: frozenset[str] = frozenset({"batch", "instance", "group"})

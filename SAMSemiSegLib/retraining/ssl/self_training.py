@@ -42,7 +42,8 @@ class SelfTraining(SSLMethod):
         rounds: Annotated[int, Field(ge=2)] = 3
         """Number of rounds, the supervised one included; all of the same length."""
         reset: bool = False
-        """Begin each round with new weights, as in the original; the run should then be long."""
+        """Begin each round with new weights, as in the original; the run should then be long. The
+        optimizer's moments stay."""
 
     name = "self_training"
     title = "Self-training"
@@ -55,6 +56,7 @@ class SelfTraining(SSLMethod):
         self.student = build_net()
         self.labeler = copy.deepcopy(self.student).requires_grad_(False)
         self._build_net = build_net
+        self._seed = int(torch.randint(2**31, ()).item())
 
     def step(
         self, labeled: LabeledBatch, unlabeled: UnlabeledBatch | None, progress: Progress
@@ -78,7 +80,11 @@ class SelfTraining(SSLMethod):
             return
         self.labeler.load_state_dict(self.student.state_dict())
         if self.options.reset and step + 1 < total:
-            self.student.load_state_dict(self._build_net().state_dict())
+            # Within a step each of several processes draws other numbers; their networks must not
+            # differ.
+            with torch.random.fork_rng(devices=()):
+                torch.manual_seed(self._seed + self._round(step + 1, total))
+                self.student.load_state_dict(self._build_net().state_dict())
 
     def _round(self, step: int, total: int) -> int:
         return step * self.options.rounds // total
