@@ -37,13 +37,13 @@ class _Strict(BaseModel):
 
 class Files(_Strict):
     """Where a case's files lie in the set's folder; ``{case}`` is its name, ``*`` and ``**`` stand
-    for any folders.
+    for anything.
 
     Attributes:
         format: ``hdf5``: one file with the arrays ``image`` and ``label``; ``nifti``: two files.
         image, label: patterns; HDF5 has no ``label``.
         axes: order of the arrays' axes in HDF5 files.
-        strip: endings that the names in the lists have and the cases have not.
+        strip: beginnings and endings that the names in the lists have and the cases have not.
     """
 
     format: Literal["hdf5", "nifti"]
@@ -201,8 +201,8 @@ class Configuration(_Strict):
 
     def _stripped(self, name: str) -> str:
         name = name.split(",")[0].strip()
-        for ending in self.files.strip:
-            name = name.removesuffix(ending)
+        for part in self.files.strip:
+            name = name.removesuffix(part).removeprefix(part)
         return name
 
 

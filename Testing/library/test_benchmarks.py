@@ -76,14 +76,17 @@ def arrays(seed: int, labels: int) -> tuple[Volume, np.ndarray]:
     return image, values
 
 
-def write_set(configuration: Any, folder: Path, names: list[str]) -> dict[str, np.ndarray]:
+def write_set(
+    configuration: Any, folder: Path, names: list[str], image_file: str = ""
+) -> dict[str, np.ndarray]:
     """Write phantoms where the configuration's set has its files; their labels by name."""
     files, written = configuration.files, {}
     highest = max(max(values) for values in configuration.labels.values())
     for seed, name in enumerate(names):
         image, values = arrays(seed, min(highest, SHAPE[0]))
         written[name] = values
-        path = folder / files.image.replace("**", "Images, part 1").format(case=name)
+        pattern = image_file or files.image.replace("**", "Images, part 1")
+        path = folder / pattern.format(case=name)
         path.parent.mkdir(parents=True, exist_ok=True)
         if files.format == "hdf5":
             h5py = pytest.importorskip("h5py")
@@ -108,7 +111,7 @@ def write_set(configuration: Any, folder: Path, names: list[str]) -> dict[str, n
 CASES = {
     "la2018": [f"{c}ABCDEFGH1234567890" for c in "UZ06B3"],
     "brats2019": [f"BraTS19_{c}_1" for c in ("TCIA02_370", "CBICA_ASA", "X", "Y", "A", "B")],
-    "btcv": [f"case{i:04}" for i in (31, 7, 9, 5, 26, 39)],
+    "btcv": [f"{i:04}" for i in (31, 7, 9, 5, 26, 39)],
     "mact": [f"{i:04}" for i in range(1, 7)],
     "abdomenct1k": [f"Case_{i:05}" for i in range(1, 7)],
     "acdc": [f"patient{p:03}_frame{f:02}" for p in (99, 3, 11) for f in (1, 2)],
@@ -116,24 +119,32 @@ CASES = {
 
 
 def write_lists(configuration: Any, folder: Path, names: list[str]) -> None:
-    """Training cases first; BTCV has both parts in one file, with endings."""
-    ending = configuration.files.strip[0] if configuration.files.strip else ""
+    """Training cases first; BTCV has both parts in one file, each line the name of a file."""
+    line = "case{}.npy.h5" if configuration.name == "btcv" else "{}"
     lists: dict[str, list[str]] = {}
     for part, own in ((configuration.training, names[:4]), (configuration.evaluation, names[4:])):
         if part.list is not None:
-            lists.setdefault(part.list, []).extend(name + ending for name in own)
+            lists.setdefault(part.list, []).extend(map(line.format, own))
     for name, lines in lists.items():
         (folder / name).write_text("\n".join(lines) + "\n")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "image_file"),
+    [
+        *((name, "") for name in NAMES if name != "btcv"),
+        # As the list names them, and as MagicNet's script opens them.
+        ("btcv", "btcv_h5/case{case}.npy.h5"),
+        ("btcv", "btcv_h5/{case}.h5"),
+    ],
+)
 def test_a_set_as_it_is_handed_out_becomes_a_project(
-    published: ModuleType, name: str, tmp_path: Path
+    published: ModuleType, name: str, image_file: str, tmp_path: Path
 ) -> None:
     configuration = small(published, name)
     names, data = CASES[name], tmp_path / "the set"
     data.mkdir()
-    written = write_set(configuration, data, names)
+    written = write_set(configuration, data, names, image_file)
     write_lists(configuration, data, names)
     configuration.make_project(data, 1, 1, 2, tmp_path / "work" / "project")
     project = published.Project.load(tmp_path / "work" / "project")
@@ -163,6 +174,11 @@ def test_settings_are_valid_for_every_published_row(
         settings = load_settings(
             preset,
             [f"retraining.method={method}", *configuration.method_settings.get(method, ())],
+        )
+        # What is not set would have the default of whole volumes.
+        given = configuration.settings["finetuning"]["augmentation"]
+        assert set(given) | {"flip_axes"} == set(
+            type(settings.finetuning.augmentation).model_fields
         )
         read_options(settings.retraining)
         check_patch(settings.retraining.patch, settings.retraining)
