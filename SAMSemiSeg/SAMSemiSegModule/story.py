@@ -50,6 +50,9 @@ class StoryDialogs:
     def confirm(self, question: str) -> bool:
         return True
 
+    def saveDrawing(self, question: str) -> bool | None:
+        return True
+
     def goOnAfterSlicer(self) -> bool:
         return False
 

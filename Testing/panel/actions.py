@@ -36,6 +36,21 @@ def aSegmentation(volume, where=np.s_[5:9, 5:9, 5:9], name="liver"):
     return node
 
 
+def draw(panel, where, name="liver") -> int:
+    """What a brush does on the case on screen, in a segment of that name; the voxels it covers."""
+    parameters = panel.services.parameters
+    segmentation = parameters.caseSegmentation.GetSegmentation()
+    segmentId = segmentation.GetSegmentIdBySegmentName(name) or segmentation.AddEmptySegment(
+        name, name, [0.2, 0.3, 0.8]
+    )
+    mask = np.zeros(slicer.util.arrayFromVolume(parameters.caseVolume).shape, np.uint8)
+    mask[where] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(
+        mask, parameters.caseSegmentation, segmentId, parameters.caseVolume
+    )
+    return int(mask.sum())
+
+
 def pretendPseudoLabels(panel, confidences=(0.9, 0.4)) -> None:
     """As if a training had offered its results."""
     from SAMSemiSegLib.project.review import offer

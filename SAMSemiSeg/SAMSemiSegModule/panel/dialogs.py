@@ -19,6 +19,8 @@ class Dialogs(Protocol):
 
     def confirm(self, question: str) -> bool: ...
 
+    def saveDrawing(self, question: str) -> bool | None: ...
+
     def goOnAfterSlicer(self) -> bool: ...
 
 
@@ -49,6 +51,22 @@ class QtDialogs:
         import slicer
 
         return slicer.util.confirmOkCancelDisplay(question)
+
+    def saveDrawing(self, question: str) -> bool | None:
+        """Whether a drawing shall be saved; False: lose it, None: stay with it."""
+        import qt
+        import slicer
+
+        box = qt.QMessageBox
+        answer = slicer.util.messageBox(
+            question,
+            windowTitle=_("Drawing not saved"),
+            icon=box.Question,
+            standardButtons=box.Save | box.Discard | box.Cancel,
+        )
+        if answer == box.Save:
+            return True
+        return False if answer == box.Discard else None
 
     def goOnAfterSlicer(self) -> bool:
         """Whether a training shall go on when Slicer closes; False: stop it."""

@@ -8,9 +8,9 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from SAMSemiSegModule.panel.drawing import checkInScene, saveDrawing
 from SAMSemiSegModule.panel.section import Section
 from SAMSemiSegModule.scene.candidates import labelsOf
-from SAMSemiSegModule.scene.segmentations import exportLabels
 
 COLOR, NAME, VALUE, TERMINOLOGY = 0, 1, 2, 3
 NEW_COLORS = ((230, 97, 76), (78, 162, 206), (244, 190, 84), (111, 184, 120), (167, 128, 196))
@@ -61,6 +61,7 @@ class LabelsSection(Section):
         """Open the segment editor on the case on screen; review comes here too, to correct."""
         self.button.collapsed = False
         parameters = self.parameters
+        checkInScene(parameters)
         segmentation = self.services.view.editable(self.store, parameters)
         editor = self.ui.editor
         editor.setMRMLSegmentEditorNode(self._singleEditorNode())
@@ -73,29 +74,8 @@ class LabelsSection(Section):
 
     def saveLabel(self) -> None:
         """Make what is drawn the project's label: only this button does, and it trains nothing."""
-        parameters = self.parameters
-        path = self.store.newFile("labels", f"{parameters.caseId}-drawn", ".nrrd")
-        account = exportLabels(
-            parameters.caseSegmentation, parameters.caseVolume, self.store.labels, path
-        )
-        try:
-            self.store.setExpertLabel(parameters.caseId, path)
-        except Exception:
-            path.unlink(missing_ok=True)
-            raise
-        parameters.caseSegmentation.SetAttribute(
-            "SAMSemiSeg.File", str(self.store.labelPath(self.store.case(parameters.caseId)))
-        )
-        note = ""
-        if account.overlapping:
-            note = _(" {count} voxels lay in several segments; the later label was kept.").format(
-                count=account.overlapping
-            )
-        self.services.tell(
-            _("The label of '{case}' is saved in the project.").format(case=parameters.caseId)
-            + note
-        )
-        self.services.changed()
+        if saveDrawing(self.services):
+            self.services.changed()
 
     def cleanup(self) -> None:
         self._leaveEditor()

@@ -10,10 +10,11 @@ import slicer
 from slicer.i18n import tr as _
 
 from SAMSemiSegModule.panel.case_table import CaseTable, stateTitle
+from SAMSemiSegModule.panel.drawing import mayLeave
 from SAMSemiSegModule.panel.section import Section
 from SAMSemiSegModule.panel.suggestion import Suggestion
 from SAMSemiSegModule.scene.candidates import Candidate, candidates, labelsOf
-from SAMSemiSegModule.scene.case_view import caseKey, markAsCase
+from SAMSemiSegModule.scene.case_view import caseKey, isUnsaved, markAsCase, markAsSaved
 from SAMSemiSegModule.scene.segmentations import exportLabels
 from SAMSemiSegModule.scene.thumbnails import (
     canThumbnail,
@@ -84,10 +85,9 @@ class ProjectSection(Section):
 
     def openFolder(self, folder: Path) -> None:
         """Open the project of a folder, and remember it."""
-        if self.store.folder is not None and self.parameters is not None:
-            self.services.view.leave(self.parameters)
-        self.store.open(folder)
-        self._opened()
+        if mayLeave(self.services):
+            self.store.open(folder)
+            self._opened()
 
     def selectCase(self, caseId: str) -> None:
         """Select one case in the table, as a click on its row does."""
@@ -95,7 +95,7 @@ class ProjectSection(Section):
 
     def _newProject(self) -> None:
         folder = self.services.dialogs.pickFolder(_("Folder of the new project"))
-        if folder is not None:
+        if folder is not None and mayLeave(self.services):
             self.store.create(folder)
             self._opened()
 
@@ -113,6 +113,7 @@ class ProjectSection(Section):
     def _opened(self) -> None:
         folder = str(self.store.folder)
         if self.parameters is not None:
+            self.services.view.leave(self.parameters)  # the case on screen is another project's
             self.parameters.projectFolder = folder
         recent = [folder, *(other for other in self._recent() if other != folder)]
         qt.QSettings().setValue(RECENT, recent[:MOST_RECENT])
@@ -166,6 +167,7 @@ class ProjectSection(Section):
         markAsCase(volume, caseKey(self.store, case))
         if label is not None:
             markAsCase(candidate.segmentation, caseKey(self.store, case))
+            markAsSaved(candidate.segmentation, self.store.labelPath(case))
 
     def _tellAbout(self, caseId: str, account: Any) -> None:
         told = []
@@ -213,6 +215,8 @@ class ProjectSection(Section):
 
     def _openCase(self, caseId: str) -> None:
         with self.services.errorsShown():
+            if not mayLeave(self.services, caseId):
+                return
             case = self.store.case(caseId)
             self.services.view.show(self.store, case, self.parameters, self._opacity())
             self._drawPictureOfShown(case)
@@ -241,6 +245,10 @@ class ProjectSection(Section):
         question = _("Take {count} cases out of the project? Their files stay.").format(
             count=len(selected)
         )
+        if self.parameters.caseId in selected and isUnsaved(self.parameters.caseSegmentation):
+            question += " " + _("The drawing of '{case}' is not saved and will be lost.").format(
+                case=self.parameters.caseId
+            )
         if self.services.dialogs.confirm(question):
             if self.parameters.caseId in selected:
                 self.services.view.leave(self.parameters)

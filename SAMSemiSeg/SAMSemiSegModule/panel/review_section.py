@@ -8,9 +8,11 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
+from SAMSemiSegModule.panel.drawing import checkInScene, mayLeave, saveDrawing
 from SAMSemiSegModule.panel.section import Section
 from SAMSemiSegModule.review.queue import neighbor, reason, waitingCases
-from SAMSemiSegModule.scene.segmentations import exportLabels, segmentCount
+from SAMSemiSegModule.scene.case_view import FILE, isUnsaved
+from SAMSemiSegModule.scene.segmentations import segmentCount
 from SAMSemiSegModule.scene.views import showVolume
 
 SHORTCUTS = {
@@ -112,26 +114,25 @@ class ReviewSection(Section):
 
     def accept(self) -> None:
         """The pseudo-label is right: it trains like an expert's from now on."""
-        self._decide(self.store.accept)
+        question = _(
+            "You have drawn on the pseudo-label of '{case}'. 'Save' makes it your correction, "
+            "'Discard' accepts the pseudo-label as it was."
+        )
+        if self._isPseudoLabelMeant(question):
+            self._decide(self.store.accept)
 
     def reject(self) -> None:
         """The pseudo-label is wrong: the case is unlabeled again."""
-        self._decide(self.store.reject)
+        question = _(
+            "You have drawn on the pseudo-label of '{case}'. 'Save' makes it your correction, "
+            "'Discard' throws it away with the pseudo-label."
+        )
+        if self._isPseudoLabelMeant(question):
+            self._decide(self.store.reject)
 
     def correct(self) -> None:
         """What is on screen, corrected in the editor, becomes the label."""
-        parameters = self.parameters
-        path = self.store.newFile("labels", f"{parameters.caseId}-corrected", ".nrrd")
-        exportLabels(parameters.caseSegmentation, parameters.caseVolume, self.store.labels, path)
-
-        def decide(caseId: str) -> None:
-            try:
-                self.store.correct(caseId, path)
-            except Exception:
-                path.unlink(missing_ok=True)
-                raise
-
-        self._decide(decide)
+        self._decide(lambda caseId: saveDrawing(self.services))
 
     def undo(self) -> None:
         """Take the latest decision back and show its case again."""
@@ -141,15 +142,44 @@ class ReviewSection(Section):
     def cleanup(self) -> None:
         self.setShortcutsEnabled(False)
 
-    def _decide(self, decide: Callable[[str], None]) -> None:
+    def _isPseudoLabelMeant(self, question: str) -> bool:
+        """Whether to decide about the pseudo-label on screen as the model made it: what was drawn
+        on it would make it a correction, and one that came meanwhile was seen by nobody."""
+        parameters = self.parameters
+        checkInScene(parameters, parameters.caseSegmentation)
+        if isUnsaved(parameters.caseSegmentation):
+            answer = self.services.dialogs.saveDrawing(question.format(case=parameters.caseId))
+            if answer:
+                self.correct()
+            if answer is not False:
+                return False
+        self.store.refresh()
+        case = self.store.case(parameters.caseId)
+        isSeen = case is None or parameters.caseSegmentation.GetAttribute(FILE) == str(
+            self.store.labelPath(case)
+        )
+        if not isSeen:
+            self.services.view.leave(parameters)
+            self._show(case.id)
+            self.services.tell(
+                _(
+                    "'{case}' was changed meanwhile, for example by a training. Its label of now "
+                    "is on screen; look at it, then decide."
+                ).format(case=case.id)
+            )
+        return isSeen
+
+    def _decide(self, decide: Callable[[str], bool | None]) -> None:
         caseId = self.parameters.caseId
         waiting = waitingCases(self.store.cases)
         if caseId not in [case.id for case in waiting]:
             raise ValueError(_("This case has no pseudo-label to review; click 'Next'."))
-        decide(caseId)
+        if decide(caseId) is False:
+            return
+        # Its drawing is decided about too: the next case comes without a question.
+        self.services.view.leave(self.parameters)
         following = neighbor(waiting, caseId, 1) or neighbor(waiting, caseId, -1)
         if following is None:
-            self.services.view.leave(self.parameters)
             self.services.changed()
         else:
             self._show(following)
@@ -157,11 +187,12 @@ class ReviewSection(Section):
     def _show(self, caseId: str | None) -> None:
         if caseId is None:
             return
-        self._reviewed = caseId
-        case = self.store.case(caseId)
-        opacity = self.parameters.overlayOpacity
         try:
-            self.services.view.show(self.store, case, self.parameters, opacity)
+            if mayLeave(self.services, caseId):
+                self._reviewed = caseId
+                opacity = self.parameters.overlayOpacity
+                case = self.store.case(caseId)
+                self.services.view.show(self.store, case, self.parameters, opacity)
         finally:
             self.services.changed()
 

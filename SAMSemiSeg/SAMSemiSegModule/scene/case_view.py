@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Protocol
 
 import slicer
 
 from SAMSemiSegModule.scene.hierarchy import placeBeside
-from SAMSemiSegModule.scene.segmentations import createSegmentation, loadLabels
+from SAMSemiSegModule.scene.segmentations import contentOf, createSegmentation, loadLabels
 from SAMSemiSegModule.scene.views import colorAsUncertainty, showOnly, showVolume
 from SAMSemiSegModule.scene.volumes import loadVolume, removeNode
 
 CASE = "SAMSemiSeg.Case"
 LOADED = "SAMSemiSeg.Loaded"
+FILE = "SAMSemiSeg.File"
+CONTENT = "SAMSemiSeg.Content"
 
 
 class Parameters(Protocol):
@@ -41,7 +44,8 @@ class CaseView:
         volume = findNode(key, "vtkMRMLScalarVolumeNode")
         if volume is None:
             volume = _tagged(loadVolume(store.imagePath(case), case.id), key)
-        if parameters.caseId != case.id or parameters.caseVolume is not volume:
+        # A volume that was deleted comes back; what is drawn on it stays.
+        if parameters.caseId != case.id or parameters.caseVolume not in (None, volume):
             self.leave(parameters)
         segmentation = self._segmentation(store, case, volume, key)
         uncertainty = self._uncertainty(store, case, volume)
@@ -80,21 +84,25 @@ class CaseView:
             volume = parameters.caseVolume
             node = createSegmentation(volume, store.labels, f"{parameters.caseId} label")
             _tagged(node, volume.GetAttribute(CASE) or "")
+            node.SetAttribute(CONTENT, contentOf(node))
             placeBeside(node, volume)
             parameters.caseSegmentation = node
         return parameters.caseSegmentation
 
     def _segmentation(self, store: Any, case: Any, volume: Any, key: str) -> Any:
         path = store.labelPath(case)
-        present = findNode(key, "vtkMRMLSegmentationNode")
-        if present is not None and present.GetAttribute("SAMSemiSeg.File") in (None, str(path)):
-            return present
-        if present is not None and present.GetAttribute(LOADED) == "1":
-            removeNode(present)  # of a label that the project no longer has
+        nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        present = [node for node in nodes if node.GetAttribute(CASE) == key]
+        for node in present:
+            if node.GetAttribute(FILE) in (None, str(path)):
+                return node
+        for node in present:
+            if node.GetAttribute(LOADED) == "1":
+                removeNode(node)  # of a label that the project no longer has
         if path is None:
             return None
         node = loadLabels(path, volume, store.labels, f"{case.id} label")
-        node.SetAttribute("SAMSemiSeg.File", str(path))
+        markAsSaved(node, path)
         placeBeside(node, volume)
         return _tagged(node, key)
 
@@ -125,6 +133,18 @@ def findNode(key: str, className: str) -> Any:
 def markAsCase(node: Any, key: str) -> None:
     """Say that a node of the user's own is this case's."""
     node.SetAttribute(CASE, key)
+
+
+def markAsSaved(segmentation: Any, path: Path) -> None:
+    """Say that what is drawn now is what the project's label file holds."""
+    segmentation.SetAttribute(FILE, str(path))
+    segmentation.SetAttribute(CONTENT, contentOf(segmentation))
+
+
+def isUnsaved(segmentation: Any) -> bool:
+    """Whether something was drawn since the label was loaded or saved."""
+    content = segmentation.GetAttribute(CONTENT) if segmentation is not None else None
+    return content is not None and content != contentOf(segmentation)
 
 
 def _tagged(node: Any, key: str) -> Any:

@@ -1,0 +1,105 @@
+"""The drawing on the case on screen: it becomes the project's label by a click, and is never thrown
+away without a question."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from SAMSemiSegModule.panel.services import Services
+from SAMSemiSegModule.scene.case_view import FILE, LOADED, isUnsaved, markAsSaved
+from SAMSemiSegModule.scene.segmentations import exportLabels, filledSegments
+
+
+def saveDrawing(services: Services) -> bool:
+    """Make what is drawn the label of the case on screen, and say so.
+
+    Returns:
+        Whether it was; the user may want to name a segment first that the label set does not know.
+
+    Raises:
+        ValueError: nothing is drawn, or it is gone from the scene.
+        OSError: the label cannot be written.
+    """
+    store, parameters = services.store, services.parameters
+    caseId = parameters.caseId
+    checkInScene(parameters, parameters.caseSegmentation)
+    case = store.case(caseId)
+    kind = "corrected" if case is not None and case.origin == "pseudo" else "drawn"
+    path = store.newFile("labels", f"{caseId}-{kind}", ".nrrd")
+    segmentation = parameters.caseSegmentation
+    account = exportLabels(segmentation, parameters.caseVolume, store.labels, path)
+    isSaved = False
+    try:
+        isSaved = _mayLeaveOut(services, segmentation, account.ignored)
+        if isSaved:
+            store.setExpertLabel(caseId, path)
+    except Exception:
+        isSaved = False
+        raise
+    finally:
+        if not isSaved:
+            path.unlink(missing_ok=True)
+    if isSaved:
+        markAsSaved(segmentation, path)
+        told = _("The label of '{case}' is saved in the project.").format(case=caseId)
+        if account.overlapping:
+            told += _(" {count} voxels lay in several segments; the later label was kept.").format(
+                count=account.overlapping
+            )
+        services.tell(told)
+    return isSaved
+
+
+def mayLeave(services: Services, caseId: str = "") -> bool:
+    """Ask what becomes of an unsaved drawing that the next case, "" for none, would push out.
+
+    Returns:
+        Whether to go on: it was saved, or may go.
+    """
+    parameters = services.parameters
+    segmentation = parameters.caseSegmentation if parameters is not None else None
+    if segmentation is None or segmentation.GetAttribute(LOADED) != "1":
+        return True  # a node of the user's own stays in the scene
+    label = None
+    if caseId == parameters.caseId:
+        label = services.store.labelPath(services.store.case(caseId))
+    staysOnScreen = caseId == parameters.caseId and segmentation.GetAttribute(FILE) in (
+        None,
+        str(label),
+    )
+    if staysOnScreen or not isUnsaved(segmentation):
+        return True
+    answer = services.dialogs.saveDrawing(
+        _(
+            "The drawing of '{case}' is not saved. 'Save' makes it the project's label, 'Discard' "
+            "throws it away."
+        ).format(case=parameters.caseId)
+    )
+    return saveDrawing(services) if answer else answer is False
+
+
+def checkInScene(parameters: Any, *nodes: Any) -> None:
+    """Refuse to work on nodes of the case on screen that were deleted.
+
+    Raises:
+        ValueError: the volume, or one of the nodes, is not there.
+    """
+    if parameters.caseVolume is None or None in nodes:
+        raise ValueError(
+            _("Case '{case}' is not in the scene any more; double-click it in 'Project'.").format(
+                case=parameters.caseId
+            )
+        )
+
+
+def _mayLeaveOut(services: Services, segmentation: Any, ignored: list[str]) -> bool:
+    filled = filledSegments(segmentation)
+    names = [name for name in ignored if name in filled]
+    return not names or services.dialogs.confirm(
+        _(
+            "The label set does not name these segments: {names}. Save without them? To keep them, "
+            "cancel, and rename them or add such labels in 'Labels'."
+        ).format(names=", ".join(names))
+    )

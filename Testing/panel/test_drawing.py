@@ -1,0 +1,151 @@
+"""What a person draws: never lost, and never taken for something else, without a question."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("slicer", reason="slicer-core is not installed")
+pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
+pytest.importorskip("pydantic", reason="the library's packages are not installed")
+import numpy as np
+import SimpleITK as sitk
+import slicer
+from actions import draw, pretendPseudoLabels
+
+BLOCK = np.s_[3:9, 3:9, 3:9]
+
+
+class Answer:
+    """Answers one kind of question, and remembers what was asked."""
+
+    def __init__(self, value) -> None:
+        self.value = value
+        self.asked: list[str] = []
+
+    def __call__(self, question: str):
+        self.asked.append(question)
+        return self.value
+
+
+@pytest.fixture
+def answer(openProject) -> Answer:
+    """To what becomes of a drawing; "stay" unless a test says otherwise."""
+    openProject.services.dialogs.saveDrawing = Answer(None)
+    return openProject.services.dialogs.saveDrawing
+
+
+def storedVoxels(panel, caseId: str) -> int:
+    path = panel.services.store.labelPath(panel.services.store.case(caseId))
+    return int((sitk.GetArrayFromImage(sitk.ReadImage(str(path))) > 0).sum())
+
+
+def test_an_unsaved_drawing_is_not_thrown_away_without_a_question(openProject, answer):
+    panel, parameters = openProject, openProject.services.parameters
+    panel.project._openCase("second")
+    panel.labels.ui.labelCaseButton.click()
+    panel.project._openCase("third")  # nothing is drawn yet
+    panel.project._openCase("second")
+    panel.labels.ui.labelCaseButton.click()
+    assert not answer.asked
+    drawn, node = draw(panel, BLOCK), parameters.caseSegmentation
+    panel.project._openCase("second")
+    assert not answer.asked and parameters.caseSegmentation is node
+
+    panel.project._openCase("third")
+    panel.services.dialogs.folder = panel.services.store.folder.parent / "other"
+    panel.project.ui.newProjectButton.click()
+    assert len(answer.asked) == 2 and "'second' is not saved" in answer.asked[0]
+    assert parameters.caseId == "second" and slicer.mrmlScene.IsNodePresent(node)
+
+    answer.value = True
+    panel.project._openCase("third")
+    assert parameters.caseId == "third" and storedVoxels(panel, "second") == drawn
+    panel.project._openCase("second")
+    draw(panel, np.s_[3:5, 3:5, 3:5])
+    answer.value = False
+    panel.project._openCase("third")
+    assert parameters.caseId == "third" and storedVoxels(panel, "second") == drawn
+
+
+def test_what_is_drawn_on_a_pseudo_label_makes_it_a_correction(openProject, answer):
+    panel, ui = openProject, openProject.review.ui
+    store = panel.services.store
+    pretendPseudoLabels(panel)
+    ui.nextButton.click()
+    ui.editButton.click()
+    drawn = draw(panel, BLOCK)
+    ui.acceptButton.click()
+    assert "'third'" in answer.asked[0] and store.case("third").status == "pseudo"
+    answer.value = True
+    ui.acceptButton.click()
+    assert store.case("third").status == "corrected" and storedVoxels(panel, "third") == drawn
+
+    assert panel.services.parameters.caseId == "second"
+    before = storedVoxels(panel, "second")
+    ui.editButton.click()
+    draw(panel, BLOCK)
+    answer.value = False
+    ui.acceptButton.click()
+    assert store.case("second").status == "accepted" and storedVoxels(panel, "second") == before
+    assert len(answer.asked) == 3
+
+
+def test_a_pseudo_label_that_came_meanwhile_is_shown_before_it_is_accepted(openProject):
+    from SAMSemiSegLib.project.project import Project
+    from SAMSemiSegLib.project.review import offer
+
+    panel, ui = openProject, openProject.review.ui
+    store = panel.services.store
+    pretendPseudoLabels(panel)
+    ui.nextButton.click()
+    other = Project.load(store.folder)
+    newer = store.folder / "runs" / "run-2" / "proposals" / "third.nrrd"
+    newer.parent.mkdir(parents=True)
+    newer.write_bytes(store.labelPath(store.case("third")).read_bytes())
+    offer(other, "third", newer, 0.7)
+    ui.acceptButton.click()
+    assert store.case("third").status == "pseudo"
+    assert "look at it, then decide" in panel.ui.messageLabel.text
+    assert panel.services.parameters.caseId == "third"
+    ui.acceptButton.click()
+    assert store.case("third").status == "accepted"
+    assert store.labelPath(store.case("third")) == newer
+
+
+def test_segments_that_the_label_set_does_not_name_are_asked_about(openProject):
+    panel = openProject
+    panel.services.dialogs.confirm = Answer(False)
+    panel.project._openCase("second")
+    panel.labels.ui.labelCaseButton.click()
+    drawn = draw(panel, BLOCK)
+    draw(panel, np.s_[12:15, 12:15, 12:15], "Segment_1")
+    panel.labels.ui.saveLabelButton.click()
+    assert "Segment_1" in panel.services.dialogs.confirm.asked[0]
+    assert panel.services.store.case("second").status == "unlabeled"
+    assert not list((panel.services.store.folder / "labels").glob("second*"))
+    panel.services.dialogs.confirm.value = True
+    panel.labels.ui.saveLabelButton.click()
+    assert storedVoxels(panel, "second") == drawn
+
+
+def test_nodes_that_were_deleted_are_named_and_come_back(openProject):
+    panel, parameters = openProject, openProject.services.parameters
+    pretendPseudoLabels(panel)
+    panel.review.ui.nextButton.click()
+    slicer.mrmlScene.RemoveNode(parameters.caseSegmentation)
+    for button in (panel.review.ui.correctButton, panel.review.ui.acceptButton):
+        button.click()
+        assert "'third' is not in the scene any more" in panel.ui.messageLabel.text
+    slicer.mrmlScene.RemoveNode(parameters.caseVolume)
+    panel.review.ui.editButton.click()
+    assert "'third' is not in the scene any more" in panel.ui.messageLabel.text
+    panel.project._openCase("third")
+    panel.review.ui.acceptButton.click()
+    assert panel.services.store.case("third").status == "accepted"
+
+
+def test_new_project_leaves_the_case_on_screen(openProject):
+    openProject.project._openCase("second")
+    openProject.services.dialogs.folder = openProject.services.store.folder.parent / "other"
+    openProject.project.ui.newProjectButton.click()
+    assert openProject.services.parameters.caseId == ""
