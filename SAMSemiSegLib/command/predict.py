@@ -33,6 +33,9 @@ def predict(
         LabelFormat.seg_nrrd
     ),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace segmentations that are there already.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Segment scans with an exported model; each result lies on its scan's own grid.
@@ -41,7 +44,7 @@ def predict(
     and the exit code is 2.
     """
     outputs = [_output_of(image, output, format) for image in images]
-    _check_names(images, outputs)
+    _check_names(images, outputs, overwrite)
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -93,7 +96,7 @@ def segment(predictor: Predictor, image: Path, target: Path) -> dict[str, float]
     from SAMSemiSegLib.volumes.reading import read_image
     from SAMSemiSegLib.volumes.writing import write_labels
 
-    other = "predict it on a larger machine" if predictor.on_cpu else "use --device cpu"
+    other = "predict it on a larger machine" if predictor.on_cpu else "use the device cpu"
     advice = f"'{image.name}' is too large; close other programs, or {other}."
     with memory_sentence(advice):
         volume = read_image(image)
@@ -129,8 +132,9 @@ def _output_of(image: Path, folder: Path | None, format: LabelFormat) -> Path:
     return place / (stem + ending)
 
 
-def _check_names(images: list[Path], outputs: list[Path]) -> None:
-    """No result may take the place of a scan or of another result."""
+def _check_names(images: list[Path], outputs: list[Path], overwrite: bool) -> None:
+    """No result may take the place of a scan, of another result or, unless that is wanted, of a
+    file that is there already: an expert's segmentation has the same name."""
     sources = {image.resolve() for image in images}
     for image, target in zip(images, outputs, strict=True):
         if target.resolve() in sources:
@@ -146,6 +150,13 @@ def _check_names(images: list[Path], outputs: list[Path]) -> None:
                 "apart, each with its own --output."
             )
         seen[target] = image
+    there = [target for target in outputs if target.exists()]
+    if there and not overwrite:
+        others = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+        raise InputError(
+            f"'{there[0]}'{others} is there already; give another folder with --output, or replace "
+            "it with --overwrite."
+        )
 
 
 def _show(results: list[dict[str, Any]], names: list[str], as_json: bool) -> None:

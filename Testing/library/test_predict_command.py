@@ -104,6 +104,16 @@ def test_no_result_takes_the_place_of_a_scan_or_another_result(model, tmp_path):
         assert isinstance(result.exception, InputError)
 
 
+def test_an_experts_segmentation_is_replaced_only_on_request(model, scan):
+    expert = scan.with_name("Herz ä 1.seg.nrrd")
+    expert.write_text("drawn by hand")
+    refused = _invoke(predict, model, scan, "--device", "cpu")
+    assert isinstance(refused.exception, InputError) and "--overwrite" in str(refused.exception)
+    assert expert.read_text() == "drawn by hand"
+    assert _invoke(predict, model, scan, "--overwrite", "--device", "cpu").exit_code == 0
+    assert expert.read_bytes().startswith(b"NRRD")
+
+
 def test_methods_lists_all_three_registries():
     found = json.loads(_invoke(methods, "--json").stdout)
     assert "supervised" in [entry["name"] for entry in found["ssl"]]
