@@ -1,4 +1,4 @@
-"""The ways in and out: files, folders, DICOM, installing, models, the library's offer."""
+"""The ways in and out: files, folders, DICOM, installing, the library's offer."""
 
 from __future__ import annotations
 
@@ -233,68 +233,6 @@ def test_downloaded_weights_are_removed(panel, monkeypatch, tmp_path):
     panel.project.ui.newProjectButton.click()
     panel.train._removeWeights()
     assert removed == ["lite_medsam"] and "1 weights" in panel.ui.messageLabel.text
-
-
-def finishedRun(store) -> Path:
-    """A run as the library leaves it, with a model of a few bytes."""
-    run = store.runFolder("run-1")
-    (run / "model").mkdir(parents=True)
-    for name in ("config.json", "manifest.json", "model/model.ts"):
-        (run / name).write_text("{}")
-    return run
-
-
-def test_an_imported_model_is_used_until_the_user_goes_back(openProject, tmp_path):
-    ui = openProject.model.ui
-    assert not ui.body.enabled and "Finish a training" in ui.reasonLabel.text
-    assert not ui.scoreTable.visible
-    made = tmp_path / "elsewhere" / "bundle" / "configs"
-    made.mkdir(parents=True)
-    (made / "metadata.json").write_text("{}")
-    openProject.services.dialogs.files = [made / "metadata.json"]
-    ui.importButton.click()
-    assert ui.body.enabled and openProject.model._model() == made.parent
-    assert ui.ownModelButton.visible or not ui.importButton.visible
-    run = finishedRun(openProject.services.store)
-    openProject.refresh()
-    assert openProject.model._model() == made.parent
-    ui.ownModelButton.click()
-    assert openProject.model._model() == run / "model" / "model.ts"
-    assert ui.modelLabel.text == "Model of the run 'run-1': runs/run-1/model/model.ts"
-    openProject.services.parameters.modelPath = str(tmp_path / "gone.ts")
-    openProject.refresh()
-    assert "gone.ts' is not there" in ui.reasonLabel.text
-
-
-def test_the_model_goes_to_many_files_in_the_background(openProject, scanFiles, monkeypatch):
-    """The command line that ``samsemiseg predict`` gets, and an outcome without results."""
-    import os
-
-    from SAMSemiSegModule.process.command import ChildCommand
-    from SAMSemiSegModule.process.prediction import isComplete
-    from SAMSemiSegModule.process.runner import ProcessRunner
-
-    fake = Path(__file__).resolve().parents[1] / "module" / "fake_library"
-    runner = ProcessRunner(lambda: ChildCommand(sys.executable, fake, dict(os.environ)), isComplete)
-    started = []
-    start = runner.start
-
-    def remember(arguments, folder):
-        started.append([str(word) for word in arguments])
-        start(["succeed_without_manifest", str(folder)], folder)
-
-    monkeypatch.setattr(runner, "start", remember)
-    openProject.services.predictor = runner
-    finishedRun(openProject.services.store)
-    openProject.refresh()
-    openProject.services.dialogs.files = scanFiles
-    openProject.model.ui.applyFilesButton.click()
-    assert openProject.model.ui.cancelApplyButton.enabled
-    pump(lambda: not runner.isRunning())
-    (words,) = started
-    assert words[0] == "predict" and words[1].endswith("model.ts")
-    assert words[2:4] == [str(path) for path in scanFiles]
-    assert "without a complete result" in openProject.model.ui.applyStatusLabel.text
 
 
 def test_a_run_goes_on_over_a_reload_of_the_module(fakeTraining, widget):

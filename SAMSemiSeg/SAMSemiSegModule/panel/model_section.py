@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import qt
@@ -12,7 +14,8 @@ from slicer.i18n import tr as _
 
 from SAMSemiSegModule.panel.section import Section
 from SAMSemiSegModule.process.arguments import predictArguments
-from SAMSemiSegModule.process.prediction import expect, resultOf
+from SAMSemiSegModule.process.outcome import End
+from SAMSemiSegModule.process.prediction import expect, messageOf, resultOf
 from SAMSemiSegModule.process.runner import hasManifest
 from SAMSemiSegModule.scene.hierarchy import placeBeside
 from SAMSemiSegModule.scene.views import showOnly, showVolume
@@ -20,8 +23,30 @@ from SAMSemiSegModule.scene.volumes import exportVolume
 from SAMSemiSegModule.store import readScores
 
 MODELS = {"TorchScript": "model.ts", "ONNX": "model.onnx", "MONAI bundle": "bundle"}
+VOLUME = "volume.nrrd"
 IMAGES = "*.nrrd *.nii *.nii.gz *.mha"
 POLL_MILLISECONDS = 300
+MOST_NAMED = 5
+
+
+@dataclass
+class Job:
+    """What is being segmented.
+
+    Attributes:
+        folder: of this job alone; it holds the scan and goes with the job, as patients' scans must
+            not gather where nobody looks for them.
+        results: files to come.
+        volume: the node that is segmented, None for files.
+    """
+
+    folder: TemporaryDirectory
+    results: list[Path]
+    volume: Any
+
+    @property
+    def path(self) -> Path:
+        return Path(self.folder.name)
 
 
 class ModelSection(Section):
@@ -31,7 +56,7 @@ class ModelSection(Section):
 
     def setup(self) -> None:
         ui = self.ui
-        self._job: tuple[Any, Path] | None = None
+        self._job: Job | None = None
         self._shownRun: Path | None = Path()  # none so far, not even "no run"
         header = ui.scoreTable.horizontalHeader()
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
@@ -109,10 +134,10 @@ class ModelSection(Section):
     def applyToVolume(self) -> None:
         """Segment the chosen volume in the background; the result comes into the scene."""
         volume = self.ui.applyVolumeSelector.currentNode()
-        job = self._newJobFolder()
-        image = job / "volume.nrrd"
+        folder = _newFolder()
+        image = Path(folder.name) / VOLUME
         exportVolume(volume, image)
-        self._startJob([image], job, job, volume)
+        self._start(Job(folder, [resultOf(image, image.parent)], volume), [image], image.parent)
 
     def applyToFiles(self) -> None:
         """Segment many files in the background; the results lie in a folder."""
@@ -120,8 +145,14 @@ class ModelSection(Section):
         if not images:
             return
         folder = self.services.dialogs.pickFolder(_("Folder for the segmentations"))
-        if folder is not None:
-            self._startJob(images, self._newJobFolder(), folder, None)
+        if folder is None:
+            return
+        results = [resultOf(image, folder) for image in images]
+        there = [path.name for path in results if path.exists()]
+        question = _("Replace {count} segmentations that the folder holds already? {names}")
+        question = question.format(count=len(there), names=", ".join(there[:MOST_NAMED]))
+        if not there or self.services.dialogs.confirm(question):
+            self._start(Job(_newFolder(), results, None), images, folder, overwrite=bool(there))
 
     def cleanup(self) -> None:
         self._timer.stop()
@@ -131,6 +162,9 @@ class ModelSection(Section):
         """Slicer closes: what is under way stops."""
         if self.services.predictor.isRunning():
             self.services.predictor.stopNow()
+        if self._job is not None:
+            self._job.folder.cleanup()
+            self._job = None
 
     def _import(self) -> None:
         title = _("A model: .ts, .onnx, or the configs/metadata.json of a MONAI bundle")
@@ -193,19 +227,12 @@ class ModelSection(Section):
     def _openReport(self) -> None:
         qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self._run() / "report.html")))
 
-    def _newJobFolder(self) -> Path:
-        import tempfile
-
-        base = self.store.folder
-        if base is None:
-            return Path(tempfile.mkdtemp(prefix="SAMSemiSeg"))
-        return self.store.newFile("predictions", "prediction", "")
-
-    def _startJob(self, images: list[Path], job: Path, output: Path, volume: Any) -> None:
-        expect(job, [resultOf(image, output) for image in images])
-        self._job = (volume, resultOf(images[0], output))
-        arguments = predictArguments(self._model(), images, output, self.parameters.device)
-        self.services.predictor.start(arguments, job)
+    def _start(self, job: Job, images: list[Path], output: Path, overwrite: bool = False) -> None:
+        device = self.parameters.device
+        arguments = predictArguments(self._model(), images, output, device, overwrite)
+        expect(job.path, job.results)
+        self.services.predictor.start(arguments, job.path)
+        self._job = job
         self.ui.applyStatusLabel.text = _("Segmenting ...")
         self.services.changed()
 
@@ -213,23 +240,36 @@ class ModelSection(Section):
         outcome = self.services.predictor.poll().outcome
         if outcome is None or self._job is None:
             return
-        volume, path = self._job
-        self._job = None
-        self.ui.applyStatusLabel.text = outcome.message()
+        job, self._job = self._job, None
+        message = messageOf(outcome, job.path)
         with self.services.errorsShown():
-            if outcome.end.name == "SUCCEEDED" and volume is not None:
-                result = slicer.util.loadSegmentation(
-                    str(path),
-                    {"name": f"{volume.GetName()} segmentation", "show": False},
-                )
-                placeBeside(result, volume)
-                showOnly(result, slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
-                showVolume(volume)
+            if job.volume is not None:
+                name = job.volume.GetName()
+                message = message.replace(str(job.path / VOLUME), name).replace(VOLUME, name)
+                if outcome.end is End.SUCCEEDED:
+                    self._show(job)
+        self.ui.applyStatusLabel.text = message
+        job.folder.cleanup()
         self.services.changed()
+
+    def _show(self, job: Job) -> None:
+        """Bring the segmentation of a volume into the scene, beside it."""
+        result = slicer.util.loadSegmentation(
+            str(job.results[0]), {"name": f"{job.volume.GetName()} segmentation", "show": False}
+        )
+        # The file goes with the job; without it Slicer asks where to save the node.
+        slicer.mrmlScene.RemoveNode(result.GetStorageNode())
+        placeBeside(result, job.volume)
+        showOnly(result, slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
+        showVolume(job.volume)
 
     def _onVolumeChosen(self, node: Any) -> None:
         if self.parameters is not None:
             self.update()
+
+
+def _newFolder() -> TemporaryDirectory:
+    return TemporaryDirectory(prefix="SAMSemiSeg", ignore_cleanup_errors=True)
 
 
 def _figure(figures: dict[str, Any], name: str, digits: int) -> str:

@@ -69,7 +69,10 @@ def resumeArguments(project: Path, run: str) -> list[str]:
     return ["train", str(project), "--run", run, "--resume"]
 
 
-def predictArguments(model: Path, images: list[Path], output: Path, device: str) -> list[str]:
+def predictArguments(
+    model: Path, images: list[Path], output: Path, device: str, overwrite: bool = False
+) -> list[str]:
     """``samsemiseg predict`` for some images."""
     words = [str(image) for image in images]
-    return ["predict", str(model), *words, "--output", str(output), "--device", device]
+    arguments = ["predict", str(model), *words, "--output", str(output), "--device", device]
+    return [*arguments, "--json", *(["--overwrite"] if overwrite else [])]
