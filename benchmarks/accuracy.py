@@ -1,6 +1,6 @@
 """Accuracy on real scans: runs of a plan, one after the other, and one table of them.
 
-    python benchmarks/accuracy.py run --dataset la --labels 1 --first 0 1 --seeds 0 1 --minutes 30
+    python benchmarks/accuracy.py run --dataset la --labels 1 --first 0 --first 1 --seeds 0
     python benchmarks/accuracy.py run --dataset la --labels 1 --methods all --set ...
     python benchmarks/accuracy.py table benchmarks/results/accuracy.jsonl
     python benchmarks/accuracy.py methods benchmarks/results/accuracy.jsonl
@@ -40,6 +40,8 @@ from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.project.importing import import_cases
 from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.retraining.student import check_patch
+from SAMSemiSegLib.run.folder import RunFolder
 from SAMSemiSegLib.run.presets import load_settings
 from SAMSemiSegLib.run.settings import RunSettings
 
@@ -106,9 +108,12 @@ def run(
     if found is None:
         raise InputError(f"The scans of '{dataset}' are not here; set SAMSEMISEG_DATA or --data.")
     preset = preset or ("balanced" if isinstance(source, Dataset) else "published")
+    preset_file = preset
+    if preset == "published" and isinstance(source, Configuration):
+        preset_file = str(source.write_preset(workspace))
     settings = list(assignments)
     if minutes:
-        settings += budgets(load_settings(preset, settings), minutes, writing)
+        settings += budgets(load_settings(preset_file, settings), minutes, writing)
     settings.append(f"supervised_baseline={json.dumps(baseline and not methods)}")
     for start, seed, row in itertools.product(first, seeds, rows(methods, variants)):
         own = source.method_settings.get(row.method, ()) if preset == "published" else ()
@@ -126,7 +131,14 @@ def run(
         if any(all(line.get(k) == v for k, v in key.items()) for line in read(results)):
             print(f"Already there: {key}")
             continue
-        line = _run(source, found, key, row, workspace)
+        wanted = load_settings(preset_file, [*key["settings"], "export=[]"], seed=seed)
+        try:
+            if wanted.retraining.patch is not None:
+                check_patch(wanted.retraining.patch, wanted.retraining)
+        except InputError as error:
+            print(f"Passed over: {error}")
+            continue
+        line = _run(source, found, key, row, workspace, preset_file, wanted)
         results.parent.mkdir(parents=True, exist_ok=True)
         with results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -232,9 +244,23 @@ def read(results: Path) -> list[dict[str, Any]]:
 
 
 def _run(
-    source: Dataset | Configuration, data: Path, key: dict[str, Any], row: Row, workspace: Path
+    source: Dataset | Configuration,
+    data: Path,
+    key: dict[str, Any],
+    row: Row,
+    workspace: Path,
+    preset: str,
+    wanted: RunSettings,
 ) -> dict[str, Any]:
-    """One run in a process of its own, so that its peak memory can be read."""
+    """One run in a process of its own, so that its peak memory can be read.
+
+    Args:
+        preset: name or file.
+        wanted: what preset and settings amount to.
+
+    Raises:
+        InputError: a run of this name was made with other settings.
+    """
     label = f"{source.name}-{key['labels']}-{key['first']}"
     if key["unlabeled"]:
         label += f"-u{key['unlabeled']}"
@@ -246,17 +272,19 @@ def _run(
             source.make_project(data, key["labels"], key["first"], key["unlabeled"], project)
     name = row.run_name(key["name"], key["seed"])
     folder = project / "runs" / name
-    preset = key["preset"]
-    if preset == "published" and isinstance(source, Configuration):
-        preset = str(source.write_preset(workspace))
-    shared = shared_folders(project, load_settings(preset, key["settings"], seed=key["seed"]))
+    shared = shared_folders(project, wanted)
     resume = (folder / "config.json").exists()
     command = [sys.executable, "-m", "SAMSemiSegLib", "train", str(project), "--run", name]
     if resume:
+        if RunFolder(folder).settings() != wanted:
+            raise InputError(
+                f"The run '{name}' in '{project}' was made with other settings; choose another "
+                "--name, or delete it."
+            )
         command.append("--resume")
     else:
         sfr = project / "runs" / Row(row.method, "sfr").run_name(key["name"], key["seed"])
-        take_over(row, folder, shared, sfr, key["settings"])
+        take_over(row, folder, shared, sfr, wanted)
         command += ["--preset", preset, "--seed", str(key["seed"])]
         for setting in key["settings"]:
             command += ["--set", setting]

@@ -1,6 +1,6 @@
 """Does it pay to label the suggested volumes? Dice against the number of labeled volumes.
 
-    python benchmarks/suggestion.py run --dataset hippocampus --labels 1 4 --seeds 5
+    python benchmarks/suggestion.py run --dataset hippocampus --labels 1 --labels 4 --seeds 5
     python benchmarks/suggestion.py table
     python benchmarks/suggestion.py agreement --dataset la
 

@@ -133,7 +133,7 @@ def shared_folders(project: Path, settings: RunSettings) -> dict[str, Path]:
 
 
 def take_over(
-    row: Row, folder: Path, shared: Mapping[str, Path], sfr: Path, settings: Sequence[str]
+    row: Row, folder: Path, shared: Mapping[str, Path], sfr: Path, settings: RunSettings
 ) -> None:
     """Link into a new run folder what other runs have made.
 
@@ -145,7 +145,7 @@ def take_over(
         settings: of the run.
     """
     seconds = 0.0
-    online = "retraining.selection.alternation=online" in settings
+    online = settings.retraining.selection.alternation == "online"
     for name in row.early:
         kept = shared[name]
         if (kept / f"{name}.json").exists():

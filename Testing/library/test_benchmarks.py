@@ -235,15 +235,24 @@ def test_all_rows_of_a_method_once_each(
 
     monkeypatch.setattr(accuracy.subprocess, "run", train)
     work = tmp_path / "work"
-    for _ in range(2):  # the second time all is there
+
+    def run(methods: str, *more: str) -> None:
         accuracy.run(
             dataset="la2018", data=data, labels=1, first=[0], seeds=[0], preset="tiny",
-            methods="mean_teacher", variants="sfr+,plain,sfr", minutes=0, writing=0, name="t",
+            methods=methods, variants="sfr+,plain,sfr", minutes=0, writing=0, name="t",
             assignments=[
                 "retraining.selection.rounds=1", "retraining.warm_start.steps=1", "device=cpu",
+                *more,
             ],
             baseline=True, unlabeled=0, results=results, workspace=work,
         )  # fmt: skip
+
+    for _ in range(2):  # the second time all is there
+        run("mean_teacher")
+    # A patch that a method cannot cut leaves its rows out, and other settings are another run.
+    run("magicnet", "retraining.patch=[32,32,16]")
+    with pytest.raises(InputError, match="other settings"):
+        run("mean_teacher", "retraining.budget.steps=3")
     names = ["t-mean_teacher-plain-0", "t-mean_teacher-sfr-0", "t-mean_teacher-sfr-plus-0"]
     assert ran == names
     lines = accuracy.read(results)
