@@ -64,6 +64,9 @@ def test_dicom_comes_by_slicers_database(emptyProject, monkeypatch):
     monkeypatch.setattr(slicer.util, "selectModule", opened.append)
     emptyProject.project.ui.addDicomButton.click()
     assert opened == ["DICOM"] and "Add from scene" in emptyProject.ui.messageLabel.text
+    emptyProject.exit()
+    emptyProject.enter()
+    assert "Add from scene" in emptyProject.ui.messageLabel.text
 
 
 def test_overlapping_segments_are_told_of(panel):

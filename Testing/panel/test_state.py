@@ -7,7 +7,9 @@ import pytest
 pytest.importorskip("slicer", reason="slicer-core is not installed")
 pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
 pytest.importorskip("pydantic", reason="the library's packages are not installed")
+import numpy as np
 import slicer
+from actions import draw, pretendPseudoLabels
 
 
 def test_a_change_by_the_training_process_is_seen(openProject):
@@ -84,4 +86,78 @@ def test_vanished_project_is_named(openProject):
     openProject.services.store.close()
     parameters.projectFolder = "/nowhere/project"
     openProject.setParameters(parameters)
+    openProject.enter()
     assert "/nowhere/project" in openProject.ui.messageLabel.text
+
+
+def test_vanished_project_is_not_taken_for_the_one_before(openProject):
+    parameters = openProject.services.parameters
+    parameters.projectFolder = "/nowhere/project"
+    openProject.setParameters(parameters)
+    assert openProject.services.store.project is None
+    assert parameters.projectFolder == "/nowhere/project"
+
+
+def test_a_scene_closed_under_an_open_project_keeps_it(openProject):
+    folder = str(openProject.services.store.folder)
+    slicer.mrmlScene.Clear(0)
+    assert openProject.services.parameters.projectFolder == folder
+
+
+def test_a_decision_that_could_not_be_saved_is_not_made(openProject, monkeypatch):
+    from SAMSemiSegLib.project import project
+
+    store, ui = openProject.services.store, openProject.review.ui
+    pretendPseudoLabels(openProject)
+    ui.nextButton.click()
+
+    def refuse(path, text):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(project, "write_text", refuse)
+    before = store.project.model_copy(deep=True)
+    openProject.project._table.select(["first"])
+    name = openProject.labels.ui.labelTable.item(0, 1)
+    clicks = (ui.acceptButton, openProject.project.ui.scoreOnlyButton)
+    for act in (
+        *(button.click for button in clicks),
+        openProject.project.ui.removeCaseButton.click,
+        lambda: name.setText("kidney"),
+        lambda: store.setExpertLabel("second", store.labelPath(store.case("second"))),
+    ):
+        with openProject.errorsShown():
+            act()
+        message = openProject.ui.messageLabel.text
+        assert "could not be saved" in message and "check that you may write there" in message
+        assert store.project == before
+
+
+def test_a_case_that_is_added_anew_has_no_decisions_to_undo(openProject):
+    store = openProject.services.store
+    pretendPseudoLabels(openProject)
+    store.accept("second")
+    store.remove(["second"])
+    store.addFile(store.folder / "images" / "third.nrrd", name="second")
+    assert store.decisions == 0
+
+
+def test_a_label_drawn_on_a_case_that_only_scores_is_what_it_scores_by(openProject):
+    store = openProject.services.store
+    openProject.project._table.select(["first"])
+    openProject.project.ui.scoreOnlyButton.click()
+    openProject.project._openCase("first")
+    openProject.labels.ui.labelCaseButton.click()
+    draw(openProject, np.s_[3:9, 3:9, 3:9])
+    openProject.labels.ui.saveLabelButton.click()
+    case = store.case("first")
+    assert (case.role, case.label, case.status) == ("evaluation", None, "unlabeled")
+    assert case.reference == "labels/first-drawn.nrrd"
+    openProject.project.ui.scoreOnlyButton.click()
+    assert store.case("first").label == "labels/first-drawn.nrrd"
+
+
+def test_a_folder_without_a_project_is_told_in_the_words_of_the_panel(openProject, tmp_path):
+    openProject.services.dialogs.folder = tmp_path
+    openProject.project.ui.openProjectButton.click()
+    assert "'Open...'" in openProject.ui.messageLabel.text
+    assert openProject.services.store.counts() == (1, 2, 0)

@@ -242,7 +242,7 @@ class ModelSection(Section):
             return
         job, self._job = self._job, None
         message = messageOf(outcome, job.path)
-        with self.services.errorsShown():
+        with self.services.errorsShown(clear=False):
             if job.volume is not None:
                 name = job.volume.GetName()
                 message = message.replace(str(job.path / VOLUME), name).replace(VOLUME, name)

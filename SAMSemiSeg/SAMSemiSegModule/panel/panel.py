@@ -44,6 +44,7 @@ class Panel:
         self.sections = [self.project, self.labels, self.train, self.review, self.model]
         self.review.editCase = self.labels.editCase
         self.review.trainAgain = self.train.train
+        self.project.reconnect = self.train.reconnect
         ui.closeMessageButton.clicked.connect(self.clearMessage)
         ui.installButton.clicked.connect(self._install)
         ui.installWheelsButton.clicked.connect(self._installFromFolder)
@@ -86,7 +87,7 @@ class Panel:
     def enter(self) -> None:
         """The module comes on screen; another program may have changed the project meanwhile."""
         self.review.setShortcutsEnabled(True)
-        with self.errorsShown():
+        with self.errorsShown(clear=False):
             self.services.store.refresh()
             self.train.enter()
             self.train.reconnect()
@@ -108,9 +109,15 @@ class Panel:
         self.model.endWithSlicer()
 
     @contextmanager
-    def errorsShown(self) -> Iterator[None]:
-        """Show in the message line what goes wrong; the log has the details."""
-        self.clearMessage()
+    def errorsShown(self, clear: bool = True) -> Iterator[None]:
+        """Show in the message line what goes wrong; the log has the details.
+
+        Args:
+            clear: take away the message before, as a click does; what comes by itself leaves it
+                until it is read.
+        """
+        if clear:
+            self.clearMessage()
         try:
             yield
         except Exception as error:
@@ -137,9 +144,13 @@ class Panel:
     def _openSavedProject(self, parameters: Any) -> None:
         """The scene remembers its project; it may be gone, or the packages may be missing."""
         folder, store = parameters.projectFolder, self.services.store
+        if not folder and store.folder is not None:  # a scene closed under an open project
+            parameters.projectFolder = str(store.folder)
+            return
         if not folder or str(store.folder) == folder or not self.services.installer.isValid()[0]:
             return
         if not (Path(folder) / "project.json").is_file():
+            store.close()  # the project of another scene must not pass for this one's
             self.tell(
                 _("The scene's project '{folder}' is not there; open it where it is now.").format(
                     folder=folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class ProjectSection(Section):
         self._table = CaseTable(ui.caseTable, self._openCase)
         self._suggestion = Suggestion(self.services, self._table.select)
         self._pictures: list[Any] = []
+        self.reconnect: Callable[[], None] = lambda: None  # to a training of the project
         self._timer = qt.QTimer()
         self._timer.interval = 30
         self._timer.timeout.connect(self._drawOnePicture)
@@ -118,6 +120,7 @@ class ProjectSection(Section):
         recent = [folder, *(other for other in self._recent() if other != folder)]
         qt.QSettings().setValue(RECENT, recent[:MOST_RECENT])
         self._showRecent()
+        self.reconnect()
         self.services.changed()
 
     @staticmethod
@@ -208,10 +211,11 @@ class ProjectSection(Section):
 
     def _addFromDicom(self) -> None:
         """Slicer's database loads; what it has loaded is then added from the scene."""
-        slicer.util.selectModule("DICOM")
+        # Said first: it is to be read when the panel is on screen again.
         self.services.tell(
-            _("Load the series here, then come back to SAMSemiSeg and click 'Add from scene'.")
+            _("Load the series in the module 'DICOM', then come back and click 'Add from scene'.")
         )
+        slicer.util.selectModule("DICOM")
 
     def _openCase(self, caseId: str) -> None:
         with self.services.errorsShown():

@@ -30,7 +30,8 @@ class Services:
         resource: path of a file in the module's resources.
         parameters: the parameter node's wrapper, None between two scenes.
         changed: tells all sections to look again.
-        errorsShown: shows in the panel what goes wrong inside ``with``.
+        errorsShown: shows in the panel what goes wrong inside ``with``; ``clear=False`` lets an
+            earlier message stand.
         tell: shows a sentence in the panel.
     """
 
@@ -44,5 +45,5 @@ class Services:
     resource: Callable[[str], Path]
     parameters: Any = None
     changed: Callable[[], None] = lambda: None
-    errorsShown: Callable[[], AbstractContextManager[None]] | None = None
+    errorsShown: Callable[..., AbstractContextManager[None]] | None = None
     tell: Callable[[str], None] = lambda text: None
