@@ -33,7 +33,6 @@ class SAMSemiSegParameters:
     seed: Annotated[int, WithinRange(0, 2147483647)] = 1337
     supervisedBaseline: bool = False
     extraSettings: str
-    runName: str
 
     # Review
     overlayOpacity: Annotated[float, WithinRange(0, 1)] = 0.4

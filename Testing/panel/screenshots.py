@@ -173,7 +173,6 @@ def outOfMemory(camera: Camera, panel, story: Story) -> None:
     camera.take("out-of-memory", "trainingButton", withViews=False)
     panel.services.trainer = trainer
     shutil.rmtree(panel.services.store.runFolder("run-1"))
-    panel.services.parameters.runName = ""
 
 
 def _addForScoring(panel, scans: Path, names: list[str]) -> None:

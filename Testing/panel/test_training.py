@@ -110,6 +110,48 @@ def test_reconnect_after_slicer_was_closed(openProject, fakeTraining):
     assert train.outcome.end.name == "SUCCEEDED"
 
 
+def test_opening_the_project_follows_a_training_that_went_on(openProject, fakeTraining):
+    train = fakeTraining("outlive")
+    pump(lambda: train.progress.stage == "retraining")
+    openProject.services.dialogs.goOnAfterSlicer = lambda: True
+    slicer.app.quit()
+    openProject.services.store.close()
+    slicer.mrmlScene.Clear(0)
+    openProject.project.ui.openProjectButton.click()
+    assert train.runner.isRunning() and not train.ui.trainButton.enabled
+    assert "still at work" in openProject.ui.messageLabel.text
+
+
+def test_a_stopped_run_can_be_continued_from_another_scene(openProject, fakeTraining):
+    train = fakeTraining("obey")
+    pump(lambda: bool(train.progress.curves))
+    slicer.app.quit()
+    openProject.services.store.close()
+    slicer.mrmlScene.Clear(0)
+    openProject.project.ui.openProjectButton.click()
+    assert train.ui.continueButton.enabled
+    train.ui.continueButton.click()
+    pump(lambda: bool(train.progress.curves))
+    slicer.mrmlScene.Clear(0)
+    train.ui.cancelButton.click()
+    pump(lambda: train.outcome is not None)
+    assert train.ui.continueButton.enabled
+    (train._stoppedRun() / "manifest.json").touch()
+    openProject.refresh()
+    assert not train.ui.continueButton.enabled
+
+
+def test_all_warnings_of_a_run_are_told_and_stay(openProject, fakeTraining):
+    train = fakeTraining("obey")
+    first, second = "The case 'a' is left out: damaged.", "The case 'b' is left out: empty."
+    train.progress.warnings += [first, second, first]
+    train.ui.cancelButton.click()
+    pump(lambda: train.outcome is not None)
+    openProject.exit()
+    openProject.enter()
+    assert openProject.ui.messageLabel.text == f"{first}\n{second}"
+
+
 def test_further_settings_that_cannot_be_read_are_named(openProject):
     openProject.train.ui.extraSettingsEdit.text = "retraining.net.width"
     openProject.train.ui.trainButton.click()

@@ -60,11 +60,11 @@ class TrainSection(Section):
         self._timer.start()
 
     def isValid(self) -> tuple[bool, str]:
+        if self.runner.isRunning():
+            return True, ""
         isValid, reason = self.store.isValid()
         if not isValid:
             return False, reason
-        if self.runner.isRunning():
-            return True, ""
         labeled = self.store.counts()[0]
         if not self.store.labels:
             return False, _("Say in 'Labels' what is to be segmented.")
@@ -102,12 +102,10 @@ class TrainSection(Section):
             ).format(labeled=labeled)
         )
         running = self.runner.isRunning()
-        run = self._runFolder()
-        canContinue = run is not None and (run / "config.json").exists() and not hasManifest(run)
         ui.settingsBody.enabled = not running
         ui.trainButton.enabled = not running
         ui.cancelButton.enabled = running
-        ui.continueButton.enabled = not running and canContinue
+        ui.continueButton.enabled = not running and self._stoppedRun() is not None
         ui.retryButton.visible = self.outcome is not None and self.outcome.canRetryLower
         ui.progressBody.visible = running or self.outcome is not None or bool(self.progress.stage)
 
@@ -126,7 +124,7 @@ class TrainSection(Section):
 
     def resume(self) -> None:
         """Go on with the run that was stopped."""
-        run = self._runFolder()
+        run = self._stoppedRun()
         if run is None:
             raise ValueError(_("There is no run to continue; click 'Train'."))
         self._begin()
@@ -146,8 +144,6 @@ class TrainSection(Section):
         for run in self.store.runs():
             if self.runner.attach(run):
                 self._begin()
-                if self.parameters is not None:
-                    self.parameters.runName = run.name
                 self.services.tell(
                     _("The run '{name}' is still at work; it is followed again.").format(
                         name=run.name
@@ -193,7 +189,6 @@ class TrainSection(Section):
         arguments = trainArguments(self.store.folder, name, self.parameters, settings, device)
         self._begin()
         self.runner.start(arguments, self.store.runFolder(name))
-        self.parameters.runName = name
         self.services.changed()
 
     def _begin(self) -> None:
@@ -207,11 +202,11 @@ class TrainSection(Section):
         self._showBars(True)
         self.forgetPlot()  # it shows another run
 
-    def _runFolder(self) -> Path | None:
-        name = self.parameters.runName if self.parameters is not None else ""
-        if not name or self.store.folder is None:
-            return None
-        return self.store.runFolder(name)
+    def _stoppedRun(self) -> Path | None:
+        """The latest run, unless it is complete. The folder says so, not the scene: a run can be
+        continued from any scene, also after Slicer was closed."""
+        latest = next(iter(self.store.runs()), None)
+        return None if latest is None or hasManifest(latest) else latest
 
     def _poll(self) -> None:
         try:
@@ -265,10 +260,11 @@ class TrainSection(Section):
         self.outcome = outcome
         self.ui.stageLabel.text = outcome.message()
         self._showBars(False)
-        if self.progress.warnings:
-            self.services.tell(self.progress.warnings[-1])
-        with self.services.errorsShown():
+        with self.services.errorsShown(clear=False):
             self.store.refresh()
+            # A run that went on from a checkpoint may say a thing twice.
+            if warnings := dict.fromkeys(self.progress.warnings):
+                self.services.tell("\n".join(warnings))
         if self.parameters is None or self._catalog.hasToDownload(self.parameters.foundation):
             self._catalog.request("weights", again=True)
         self.services.changed()
