@@ -38,7 +38,7 @@ def replacing(path: Path) -> Iterator[Path]:
         if full or (not isinstance(error, UserError) and _free(path.parent) < FULL):
             raise DiskFullError(
                 f"The disk is full, so '{path.name}' in '{path.parent}' could not be written; free "
-                "some space and continue with --resume (what was saved before is whole)."
+                "some space and go on (what was saved before is whole)."
             ) from error
         raise
     finally:

@@ -7,7 +7,8 @@ whenever it has changed, and before every change of ours.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,16 @@ class ProjectStore:
 
     def open(self, folder: Path) -> None:
         """Open the project of a folder."""
+        from SAMSemiSegLib.errors import InputError
         from SAMSemiSegLib.project.project import Project
 
+        if not (folder / FILE).is_file():
+            raise InputError(
+                _(
+                    "There is no project in '{folder}'; choose its folder by 'Open...', or start "
+                    "one by 'New...'."
+                ).format(folder=folder)
+            )
         self._set(Project.load(folder))
 
     def close(self) -> None:
@@ -78,7 +87,9 @@ class ProjectStore:
         return Path(self._project.path(case.image))
 
     def labelPath(self, case: Any) -> Path | None:
-        return None if case.label is None else Path(self._project.path(case.label))
+        """The label file of a case; of one that only scores, the label that it scores by."""
+        label = case.reference if case.role == "evaluation" else case.label
+        return None if label is None else Path(self._project.path(label))
 
     def uncertaintyPath(self, case: Any) -> Path | None:
         """The uncertainty that was written beside the pseudo-label, where there is one."""
@@ -123,8 +134,11 @@ class ProjectStore:
     def remove(self, caseIds: Sequence[str]) -> None:
         """Take cases out of the project; their files stay."""
         self.refresh()
-        self._project.cases[:] = [c for c in self._project.cases if c.id not in set(caseIds)]
-        self._save()
+        project, gone = self._project, set(caseIds)
+        with self._saved():
+            project.cases[:] = [case for case in project.cases if case.id not in gone]
+            # Undoing one of their decisions would bring them back over another case of their name.
+            project.history[:] = [d for d in project.history if d.before.id not in gone]
 
     def keepForScoring(self, caseIds: Sequence[str]) -> None:
         """Labeled cases no longer train: they only score what the others have taught. Cases that
@@ -132,22 +146,22 @@ class ProjectStore:
         from SAMSemiSegLib.errors import InputError
 
         self.refresh()
-        for caseId in caseIds:
-            case = self._project.case(caseId)
-            if case.role == "evaluation":
-                label, expert = case.reference, {"origin": "expert", "status": "labeled"}
-                update = {"role": "training", "label": label, "reference": None, **expert}
-            elif case.origin in ("expert", "corrected"):
-                update = {"role": "evaluation", "reference": case.label, "label": None}
-                update |= {"origin": "none", "status": "unlabeled"}
-            else:
-                raise InputError(
-                    _("'{case}' has no label of yours; only such cases can score a model.").format(
-                        case=caseId
+        with self._saved():
+            for caseId in caseIds:
+                case = self._project.case(caseId)
+                if case.role == "evaluation":
+                    label, expert = case.reference, {"origin": "expert", "status": "labeled"}
+                    update = {"role": "training", "label": label, "reference": None, **expert}
+                elif case.origin in ("expert", "corrected"):
+                    update = {"role": "evaluation", "reference": case.label, "label": None}
+                    update |= {"origin": "none", "status": "unlabeled"}
+                else:
+                    raise InputError(
+                        _(
+                            "'{case}' has no label of yours; only such cases can score a model."
+                        ).format(case=caseId)
                     )
-                )
-            self._project.replace(type(case).model_validate({**case.model_dump(), **update}))
-        self._save()
+                self._project.replace(type(case).model_validate({**case.model_dump(), **update}))
 
     def setLabels(self, labels: Sequence[dict[str, Any]]) -> None:
         """Set the label set: name, value, color and terminology of each."""
@@ -161,22 +175,25 @@ class ProjectStore:
             raise InputError(
                 _("Two labels have the same name or value, or a name is empty; change one.")
             ) from error
-        self._project.label_set = labelSet
-        self._save()
+        with self._saved():
+            self._project.label_set = labelSet
 
     def setExpertLabel(self, caseId: str, label: Path) -> None:
-        """Make a label file that a person drew the label of a case."""
+        """Make a label file that a person drew the label of a case; of a case that only scores,
+        the label that it scores by."""
         from SAMSemiSegLib.project.review import correct
 
         self.refresh()
-        case = self._project.case(caseId)
+        case, stored = self._project.case(caseId), self._project.stored(label)
         if case.origin == "pseudo":
             correct(self._project, caseId, label)
+        elif case.role == "evaluation":
+            with self._saved():
+                self._project.replace(case.model_copy(update={"reference": stored}))
         else:
-            update = {"label": self._project.stored(label), "origin": "expert"}
-            status = {"status": "labeled", "confidence": None}
-            self._project.replace(case.model_copy(update={**update, **status}))
-            self._save()
+            update = {"label": stored, "origin": "expert", "status": "labeled", "confidence": None}
+            with self._saved():
+                self._project.replace(case.model_copy(update=update))
         self._stamp = self._currentStamp()
 
     def accept(self, caseId: str) -> None:
@@ -237,8 +254,11 @@ class ProjectStore:
         self._project = project
         self._stamp = self._currentStamp()
 
-    def _save(self) -> None:
-        self._project.save()
+    @contextmanager
+    def _saved(self) -> Iterator[None]:
+        """Save what the block changes; nothing is changed where that fails."""
+        with self._project.saved():
+            yield
         self._stamp = self._currentStamp()
 
     def _currentStamp(self) -> tuple[int, int] | None:

@@ -169,7 +169,7 @@ def _inferred(labels: list[Path]) -> LabelSet:
     if len(names) > 64:
         raise InputError(
             f"The label files hold {len(names)} values, which is too many for a label set; check "
-            "that they are labels, or name the labels with 'project create --labels'."
+            "that they are labels, or say before what is to be segmented."
         )
     values = sorted(names)
     return LabelSet.of([names[v] or f"label_{v}" for v in values], values)
@@ -251,15 +251,9 @@ def _copied(source: Path, folder: Path, name: str, made: list[Path]) -> Path:
 
 def _commit(project: Project, cases: list[Case], label_set: LabelSet) -> None:
     """Put the cases into the project and save; take them out again if it cannot be saved."""
-    before, labels_before = list(project.cases), project.label_set
-    project.cases.extend(cases)
-    project.label_set = label_set
-    try:
-        project.save()
-    except BaseException:
-        project.cases[:] = before
-        project.label_set = labels_before
-        raise
+    with project.saved():
+        project.cases.extend(cases)
+        project.label_set = label_set
 
 
 def _remove(made: list[Path], folder: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,12 +112,30 @@ class Project(BaseModel):
 
         Raises:
             DiskFullError: no space left; the file stays as it was.
+            InputError: the folder cannot be written to; the same.
         """
         path = self._folder / FILE
-        if path.exists():
-            with replacing(self._folder / (FILE + ".bak")) as backup:
-                shutil.copyfile(path, backup)
-        write_text(path, self.model_dump_json(indent=1) + "\n")
+        try:
+            if path.exists():
+                with replacing(self._folder / (FILE + ".bak")) as backup:
+                    shutil.copyfile(path, backup)
+            write_text(path, self.model_dump_json(indent=1) + "\n")
+        except OSError as error:
+            raise InputError(
+                f"The project could not be saved in '{self._folder}' ({error.strerror}); check "
+                "that you may write there and that its drive is connected."
+            ) from error
+
+    @contextmanager
+    def saved(self) -> Iterator[None]:
+        """Save what the block changes; where that fails, the project here is as before, too."""
+        before = list(self.cases), list(self.history), self.label_set
+        try:
+            yield
+            self.save()
+        except BaseException:
+            self.cases[:], self.history[:], self.label_set = before
+            raise
 
     @property
     def folder(self) -> Path:
@@ -132,8 +152,8 @@ class Project(BaseModel):
             if case.id == case_id:
                 return case
         raise InputError(
-            f"There is no case '{case_id}' in the project '{self.name}'; "
-            "'samsemiseg project status --all' lists them."
+            f"There is no case '{case_id}' in the project '{self.name}'; check its name, it may "
+            "have been taken out."
         )
 
     def path(self, stored: str) -> Path:

@@ -115,12 +115,12 @@ def undo(project: Project) -> Case:
     Raises:
         InputError: nothing was decided.
     """
-    while project.history:
-        decision = project.history.pop()
-        if any(case.id == decision.before.id for case in project.cases):
-            project.replace(decision.before)
-            project.save()
-            return decision.before
+    with project.saved():
+        while project.history:
+            decision = project.history.pop()
+            if any(case.id == decision.before.id for case in project.cases):
+                project.replace(decision.before)
+                return decision.before
     raise InputError(f"There is no decision to undo in the project '{project.name}'.")
 
 
@@ -144,8 +144,8 @@ def _decide(
     update: Mapping[str, str | float | None],
 ) -> Case:
     changed = case.model_copy(update=update)
-    project.history.append(Decision(action=action, before=case))
-    del project.history[:-MOST_DECISIONS]
-    project.replace(changed)
-    project.save()
+    with project.saved():
+        project.history.append(Decision(action=action, before=case))
+        del project.history[:-MOST_DECISIONS]
+        project.replace(changed)
     return changed

@@ -137,7 +137,7 @@ def test_a_case_that_is_added_anew_has_no_decisions_to_undo(openProject):
     pretendPseudoLabels(openProject)
     store.accept("second")
     store.remove(["second"])
-    store.addFile(store.folder / "images" / "third.nrrd", name="second")
+    store.addFile(store.folder / "images" / "second.nrrd")
     assert store.decisions == 0
 
 
