@@ -178,6 +178,21 @@ def test_settings_with_an_open_quote_are_refused():
         parseSettings("a='1")
 
 
+def test_further_settings_hold_paths_of_every_system():
+    words = [
+        r"foundation.weights=C:\Users\me\x.pth",
+        "a='/home/Jane Doe/f#1'",
+        'retraining.patch="[32, 32, 32]"',
+    ]
+    assert parseSettings(" ".join(words)) == {
+        "foundation.weights": r"C:\Users\me\x.pth",
+        "a": "/home/Jane Doe/f#1",
+        "retraining.patch": "[32, 32, 32]",
+    }
+    with pytest.raises(ValueError, match="in quotes"):
+        parseSettings("foundation.weights=/home/Jane Doe/f.pth")
+
+
 @dataclass
 class Case:
     id: str

@@ -17,8 +17,12 @@ def parseSettings(text: str) -> dict[str, str]:
         ValueError: a word is not of that form; the message names it.
     """
     settings = {}
+    reader = shlex.shlex(text, posix=True)
+    reader.whitespace_split = True
+    reader.commenters = ""
+    reader.escape = ""  # a backslash belongs to a path of Windows
     try:
-        words = shlex.split(text)
+        words = list(reader)
     except ValueError as error:
         raise ValueError(
             _("The further settings cannot be read: {error}.").format(error=error)
@@ -29,7 +33,7 @@ def parseSettings(text: str) -> dict[str, str]:
             raise ValueError(
                 _(
                     "The further setting '{word}' is not of the form key=value, for example "
-                    "retraining.net.width=8."
+                    "retraining.net.width=8; a value with spaces stands in quotes."
                 ).format(word=word)
             )
         settings[key] = value
