@@ -253,6 +253,15 @@ def test_overlapping_segments_survive_a_seg_nrrd(scene, tmp_path):
     assert labelArray(again, volume, LABELS)[1].overlapping == 32
 
 
+def test_a_seg_nrrd_from_before_a_label_was_renamed_comes_with_the_new_name(scene, tmp_path):
+    volume = aVolume()
+    drawn = aSegmentation(volume, anterior=np.s_[2:6, 2:6, 2:6], posterior=np.s_[7:9, 2:6, 2:6])
+    assert slicer.util.saveNode(drawn, str(tmp_path / "label.seg.nrrd"))
+    renamed = [replace(LABELS[0], name="front"), LABELS[1]]
+    again = loadLabels(tmp_path / "label.seg.nrrd", volume, renamed, "again")
+    assert labelArray(again, volume, renamed)[1].voxels == {"front": 64, "posterior": 32}
+
+
 def test_a_label_value_beyond_a_byte_is_kept(scene, tmp_path):
     volume = aVolume()
     drawn = aSegmentation(volume, posterior=np.s_[2:4, 3:6, 3:6])

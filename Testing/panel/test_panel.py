@@ -43,6 +43,28 @@ def test_label_is_renamed_and_removed_in_the_table(openProject):
     assert [label.name for label in openProject.services.store.labels] == ["liver"]
 
 
+def test_a_label_can_be_renamed_after_cases_are_labeled(openProject):
+    store, table = openProject.services.store, openProject.labels.ui.labelTable
+    pretendPseudoLabels(openProject)
+    openProject.review.ui.nextButton.click()
+    table.item(0, 1).setText("liver of the left")
+    openProject.review.ui.correctButton.click()
+    assert store.case("third").status == "corrected", openProject.ui.messageLabel.text
+    openProject.project._openCase("first")
+    openProject.labels.ui.labelCaseButton.click()
+    openProject.labels.ui.saveLabelButton.click()
+    assert "'first' is saved" in openProject.ui.messageLabel.text
+
+
+def test_a_label_keeps_its_value_once_files_hold_it(openProject):
+    table = openProject.labels.ui.labelTable
+    table.item(0, 2).setText("5")
+    assert "stay as they are" in openProject.ui.messageLabel.text and table.item(0, 2).text() == "1"
+    openProject.services.store.remove(["first"])
+    table.item(0, 2).setText("5")
+    assert [label.value for label in openProject.services.store.labels] == [5]
+
+
 def test_sheared_volume_is_refused_in_a_sentence_and_nothing_is_left(panel, tmp_path):
     import vtk
 

@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 from SAMSemiSegModule.panel.drawing import checkInScene, saveDrawing
 from SAMSemiSegModule.panel.section import Section
 from SAMSemiSegModule.scene.candidates import labelsOf
+from SAMSemiSegModule.scene.case_view import renameLabel
 
 COLOR, NAME, VALUE, TERMINOLOGY = 0, 1, 2, 3
 NEW_COLORS = ((230, 97, 76), (78, 162, 206), (244, 190, 84), (111, 184, 120), (167, 128, 196))
@@ -128,9 +129,8 @@ class LabelsSection(Section):
         entries = self._entries()
         if not 0 <= row < len(entries):
             raise ValueError(_("Select a label in the table first."))
-        labeled = any(case.label is not None for case in self.store.cases)
         question = _("Cases are labeled already; their files may hold this label. Remove it?")
-        if not labeled or self.services.dialogs.confirm(question):
+        if not self._hasLabelFiles() or self.services.dialogs.confirm(question):
             del entries[row]
             self._setEntries(entries)
 
@@ -174,21 +174,37 @@ class LabelsSection(Section):
         if self._filling:
             return
         with self.services.errorsShown():
-            entries = self._entries()
-            entry = entries[item.row()]
-            text = item.text().strip()
-            if item.column() == NAME:
-                entry["name"] = text
-            elif item.column() == VALUE:
-                if not text.isdigit() or int(text) == 0:
-                    self._showLabels()
-                    raise ValueError(_("The value of a label is a whole number above 0."))
-                entry["value"] = int(text)
             try:
-                self._setEntries(entries)
+                if item.column() == NAME:
+                    self._rename(item.row(), item.text().strip())
+                elif item.column() == VALUE:
+                    self._setValue(item.row(), item.text().strip())
             except Exception:
                 self._showLabels()
                 raise
+
+    def _rename(self, row: int, name: str) -> None:
+        entries = self._entries()
+        before, entries[row]["name"] = entries[row]["name"], name
+        self._setEntries(entries)
+        renameLabel(self.store, before, name)
+
+    def _setValue(self, row: int, value: str) -> None:
+        entries = self._entries()
+        if not value.isdigit() or int(value) == 0:
+            raise ValueError(_("The value of a label is a whole number above 0."))
+        if self._hasLabelFiles():
+            raise ValueError(
+                _(
+                    "The values of the labels stay as they are: the label files of the cases hold "
+                    "them. Change them in a new project, before a case is labeled."
+                )
+            )
+        entries[row]["value"] = int(value)
+        self._setEntries(entries)
+
+    def _hasLabelFiles(self) -> bool:
+        return any(self.store.labelPath(case) is not None for case in self.store.cases)
 
     def _onDoubleClicked(self, row: int, column: int) -> None:
         if column == COLOR:

@@ -8,7 +8,12 @@ from typing import Any, Protocol
 import slicer
 
 from SAMSemiSegModule.scene.hierarchy import placeBeside
-from SAMSemiSegModule.scene.segmentations import contentOf, createSegmentation, loadLabels
+from SAMSemiSegModule.scene.segmentations import (
+    contentOf,
+    createSegmentation,
+    loadLabels,
+    renameSegments,
+)
 from SAMSemiSegModule.scene.views import colorAsUncertainty, showOnly, showVolume
 from SAMSemiSegModule.scene.volumes import loadVolume, removeNode
 
@@ -145,6 +150,17 @@ def isUnsaved(segmentation: Any) -> bool:
     """Whether something was drawn since the label was loaded or saved."""
     content = segmentation.GetAttribute(CONTENT) if segmentation is not None else None
     return content is not None and content != contentOf(segmentation)
+
+
+def renameLabel(store: Any, old: str, new: str) -> None:
+    """Rename a label's segments of the project's cases in the scene: they are found by its name."""
+    keys = {caseKey(store, case) for case in store.cases}
+    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+        if node.GetAttribute(CASE) in keys:
+            wasUnsaved = isUnsaved(node)
+            renameSegments(node, old, new)
+            if not wasUnsaved:
+                node.SetAttribute(CONTENT, contentOf(node))
 
 
 def _tagged(node: Any, key: str) -> Any:

@@ -131,7 +131,9 @@ def loadLabels(path: Path, volumeNode, labels: Sequence[Label], name: str):
     try:
         properties = {"name": name, "show": False}
         if path.name.endswith(".seg.nrrd"):
-            return slicer.util.loadSegmentation(str(path), properties)
+            node = slicer.util.loadSegmentation(str(path), properties)
+            _useLabelNames(node, labels)
+            return node
         labelMap = slicer.util.loadLabelVolume(str(path), properties)
     except RuntimeError as error:
         raise OSError(
@@ -161,6 +163,26 @@ def _segmentationFromLabelMap(labelMap, volumeNode, labels: Sequence[Label], nam
             segmentId = node.GetSegmentation().GetSegmentIdBySegmentName(label.name)
             slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, segmentId, labelMap)
     return node
+
+
+def _useLabelNames(node, labels: Sequence[Label]) -> None:
+    """Name segments of a file as the library reads them: by name if all are known, else by value.
+
+    A label may have been renamed since the file was written.
+    """
+    segmentation = node.GetSegmentation()
+    segments = [segmentation.GetSegment(i) for i in segmentation.GetSegmentIDs()]
+    named = {label.name.strip().casefold(): label.name for label in labels}
+    names = [named.get(segment.GetName().strip().casefold()) for segment in segments]
+    if None in names:
+        values = [segment.GetLabelValue() for segment in segments]
+        if len(set(values)) < len(values):  # a file from before Slicer 4.11: all are 1
+            return
+        valued = {label.value: label.name for label in labels}
+        names = [valued.get(value) for value in values]
+    for segment, name in zip(segments, names, strict=True):
+        if name is not None:
+            segment.SetName(name)
 
 
 def _segmentArray(segmentationNode, segmentId: str, volumeNode):
