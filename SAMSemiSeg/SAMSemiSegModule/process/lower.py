@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
-# Each step goes further than the one before; the values are those of ``--set``.
+# Each step goes further than the one before; the values are those of ``--set``. Sides of a patch
+# are multiples of 32, which suit every method.
 STEPS: tuple[dict[str, str], ...] = (
     {
         "finetuning.gradient_checkpointing": "true",
@@ -12,7 +14,7 @@ STEPS: tuple[dict[str, str], ...] = (
         "retraining.unlabeled_batch": "1",
     },
     {"stitching.max_pixels": "262144", "retraining.patch": "[64, 64, 64]"},
-    {"retraining.patch": "[48, 48, 48]", "retraining.net.width": "8"},
+    {"retraining.patch": "[64, 64, 32]", "retraining.net.width": "8"},
 )
 
 
@@ -26,5 +28,16 @@ def lowered(settings: Mapping[str, str], device: str, times: int) -> tuple[dict[
     """
     result = dict(settings)
     for step in STEPS[:times]:
-        result.update(step)
+        result.update({key: _smaller(result.get(key), value) for key, value in step.items()})
     return result, "cpu" if times > len(STEPS) else device
+
+
+def _smaller(chosen: str | None, value: str) -> str:
+    """The value, or what was chosen where that is less already; of a patch, side by side."""
+    try:
+        ours, theirs = json.loads(value), json.loads(chosen or "")
+        if isinstance(ours, list):
+            return json.dumps([min(pair) for pair in zip(ours, theirs, strict=True)])
+        return value if isinstance(ours, bool) else json.dumps(min(ours, theirs))
+    except (ValueError, TypeError):
+        return value
