@@ -140,6 +140,15 @@ def test_strong_views_are_drawn_in_full_precision() -> None:
         torch.testing.assert_close(one.float(), other.float(), atol=0.1, rtol=0.1)
 
 
+def test_the_decoders_begin_apart_and_sure_of_nothing() -> None:
+    """SAM's own tokens answered every class with the same confident mask, in both decoders."""
+    strategy = build().eval()
+    target, (weak, _) = strategy.draw_window(ball())
+    one, two = (strategy.decode(i, weak, target).softmax(1) for i in (0, 1))
+    assert (one - two).abs().mean() > 0.01
+    assert one.max() < 0.9
+
+
 @pytest.mark.parametrize("foundation", TINY)
 def test_training_lowers_the_loss_by_lora_alone(foundation: str) -> None:
     strategy = build(foundation).train()
@@ -207,6 +216,8 @@ def test_no_gradient_goes_into_a_pseudo_label() -> None:
 def test_prediction_lies_on_the_volumes_grid(foundation: str, channels: int, depth: int) -> None:
     strategy = build(foundation, channels).eval()
     sample = ball((20, 18, depth))
+    assert sample.labels is not None
+    sample.labels[sample.labels == 2] = min(2, channels - 1)
     assert strategy.step([sample], [], Progress(0, 1))["supervised"].isfinite()
     found = strategy.predict(sample.image, PseudoLabelSettings(axes=(0, 2), offsets=2))
     assert found.probabilities.shape == (channels, *sample.image.shape)

@@ -5,7 +5,7 @@ two decoders adapted by LoRA alone (0.94 M trained parameters), weak and strong 
 same volume, cross teaching, a light temporal propagation module in place of memory attention.
 Reconstructed: the loss L = Σ_i ½(CE + Dice) on labeled slices + λ(t)·Σ_i ½(CE + Dice)(decoder i on
 strong, classes of the other on weak), λ(t) = 0.1·exp(-5(1 - t)²); rank and place of LoRA; the
-propagation; no prompts, but a token for each class.
+propagation; no prompts, but a new token for each class.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from SAMSemiSegLib.finetuning.stitched import StitchedOptions, StitchedStrategy
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES, Prediction, Sample
 from SAMSemiSegLib.foundation.blocks import PROMPT_CHANNELS
 from SAMSemiSegLib.foundation.model import FoundationModel
-from SAMSemiSegLib.foundation.semantic import SemanticDecoder, Tokens
+from SAMSemiSegLib.foundation.semantic import SemanticDecoder
 from SAMSemiSegLib.run.settings import (
     AugmentationSettings,
     Fraction,
@@ -63,7 +63,6 @@ class ECTStrategy(StitchedStrategy):
     class Options(StitchedOptions):
         """Settings of the strategy's own."""
 
-        tokens: Tokens = "pretrained"
         rank: Positive = 16
         """Of LoRA on the decoders' linear layers."""
         window: Positive = 8
