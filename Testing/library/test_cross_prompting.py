@@ -24,7 +24,11 @@ from SAMSemiSegLib.finetuning.cross_prompting.sampling import (
     grid_points,
     random_point,
 )
-from SAMSemiSegLib.finetuning.cross_prompting.strategy import CrossPrompting, pseudo_label
+from SAMSemiSegLib.finetuning.cross_prompting.strategy import (
+    CrossPrompting,
+    Seen,
+    pseudo_label,
+)
 from SAMSemiSegLib.finetuning.likeness import Likeness
 from SAMSemiSegLib.finetuning.prototypes import (
     class_prototypes,
@@ -147,12 +151,12 @@ def test_points_know_place_and_class() -> None:
     places = torch.tensor([[2, 3], [2, 3], [4, 3]])
     one = Points(places, torch.tensor([1, 2, 1]))
     none = Points(places[:0], places[:0, 0])
-    tokens = table([one, none], (8, 8), encoder)
-    assert tokens is not None and tokens.shape == (2, 3, 256)
+    prompts = table([one, none], (8, 8), encoder)
+    assert prompts is not None and prompts.tokens.shape == (2, 3, 256)
+    tokens = prompts.tokens
     assert not torch.allclose(tokens[0, 0], tokens[0, 1])
     assert not torch.allclose(tokens[0, 0], tokens[0, 2])
-    expected = encoder.not_a_point_embed.weight.expand(3, -1)
-    torch.testing.assert_close(tokens[1], expected)
+    assert prompts.present.tolist() == [[True] * 3, [False] * 3]
     # A point has the position code of the pixel it lies in.
     grid = encoder.pe_layer((8, 8))
     torch.testing.assert_close(tokens[0, 0] - table.table.weight[1], grid[:, 2, 3])
@@ -163,6 +167,48 @@ def test_fused_attention_is_sams() -> None:
     attention = FOUNDATION["lite_tiny_random"].build().mask_decoder.transformer.layers[0].self_attn
     q, k, v = torch.randn(3, 2, 9, 256).unbind()
     torch.testing.assert_close(FusedAttention(attention)(q, k, v), attention(q, k, v))
+
+
+@pytest.mark.parametrize("foundation", TINY)
+def test_an_answer_does_not_depend_on_how_many_points_others_have(foundation: str) -> None:
+    strategy = build(foundation=foundation).eval()
+    few = Points(torch.tensor([[2, 3], [9, 4]]), torch.tensor([0, 1]))
+    many = Points(torch.randint(0, 60, (40, 2)), torch.randint(0, 3, (40,)))
+    embedding = strategy.encode(torch.randn(2, 1, 64, 64), 1)
+    for decoder in (0, 1):
+        alone = strategy.decode(decoder, embedding[:1], (64, 64), [few])
+        together = strategy.decode(decoder, embedding, (64, 64), [few, many])
+        torch.testing.assert_close(alone, together[:1], atol=1e-4, rtol=1e-3)
+        unprompted = strategy.decode(decoder, embedding[:1], (64, 64))
+        assert (alone - unprompted).abs().max() > 1e-3
+        torch.testing.assert_close(
+            unprompted, strategy.decode(decoder, embedding, (64, 64))[:1], atol=1e-4, rtol=1e-3
+        )
+
+
+def test_added_upscaling_leaves_the_spread_of_the_logits() -> None:
+    """With PyTorch's own start the first logits of a SAM were next to constant."""
+    spreads = []
+    for foundation in TINY:
+        strategy = build(foundation=foundation)
+        with torch.no_grad():
+            embedding = torch.randn(1, 256, 4, 4)
+            logits = strategy.decode(0, embedding, (64, 64))
+        spreads.append(float(logits.flatten(2).std(2).mean()))
+    assert min(spreads) > max(spreads) / 4
+
+
+def test_a_dense_and_a_sparse_set_stay_apart_and_an_absent_class_has_no_point() -> None:
+    strategy = build("cpac", channels=14, view="slices", max_points=14 * 40).eval()
+    labels = torch.zeros(1, 96, 96, dtype=torch.uint8)
+    labels[0, 10:80, 10:80] = 5
+    seen = Seen(labels, torch.randn(1, 256, 6, 6), (torch.zeros(1, 14, 96, 96),) * 2)
+    coarse = torch.full((1, 96, 96), 9)
+    few, many = strategy.point_sets(seen, coarse, None)
+    assert set(few[0].classes.tolist()) == {0, 5}  # not 9, which the coarse answer names
+    for name in (0, 5):
+        sparse, dense = (int((p[0].classes == name).sum()) for p in (few, many))
+        assert 3 * sparse < dense <= 40
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

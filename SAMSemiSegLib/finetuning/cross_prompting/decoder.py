@@ -6,22 +6,31 @@ of a ViT with patches of 16 come as large as the image.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from SAMSemiSegLib.foundation.model import FoundationModel
 from SAMSemiSegLib.foundation.semantic import SemanticDecoder, Tokens
 
+TOKENS_AS_KEYS = ("self_attn", "cross_attn_image_to_token")
+"""SAM's attention layers that look at tokens; the others look at the image."""
+
 
 class FusedAttention(nn.Module):
     """SAM's attention between tokens and image with its own weights and the same result, without
-    the table of all pairs in memory: hundreds of prompts on a canvas would make it gigabytes."""
+    the table of all pairs in memory: hundreds of prompts on a canvas would make it gigabytes.
+
+    Attributes:
+        present: (B, M) bool, the keys that count, for the passes to come; None: all.
+    """
 
     def __init__(self, attention: nn.Module) -> None:
         super().__init__()
         self.q_proj, self.k_proj = attention.q_proj, attention.k_proj
         self.v_proj, self.out_proj = attention.v_proj, attention.out_proj
         self.num_heads: int = attention.num_heads  # type: ignore[assignment]
+        self.present: Tensor | None = None
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(B, N, C) queries on (B, M, C) keys and values, to (B, N, C)."""
@@ -29,7 +38,8 @@ class FusedAttention(nn.Module):
             layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # type: ignore[operator]
             for layer, x in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
         )
-        found = F.scaled_dot_product_attention(query, key, value)
+        mask = None if self.present is None else self.present[:, None, None]
+        found = F.scaled_dot_product_attention(query, key, value, mask)
         result: Tensor = self.out_proj(found.transpose(1, 2).flatten(2))  # type: ignore[operator]
         return result
 
@@ -64,7 +74,7 @@ class PromptedDecoder(SemanticDecoder):
         stages = []
         width: int = self.output_hypernetworks_mlps[0].layers[-1].out_features  # type: ignore
         for _ in range(doublings):
-            stages += [nn.ConvTranspose2d(width, width // 2, 2, stride=2), nn.GELU()]
+            stages += [_doubling(width), nn.GELU()]
             width //= 2
         assert isinstance(self.output_upscaling, nn.Module)
         self.output_upscaling = nn.Sequential(self.output_upscaling, *stages)
@@ -72,6 +82,35 @@ class PromptedDecoder(SemanticDecoder):
             layers = network.layers
             assert isinstance(layers, nn.ModuleList)
             layers[-1] = nn.Linear(layers[-1].in_features, width)  # type: ignore[arg-type]
+
+    def forward(
+        self,
+        embedding: Tensor,
+        positions: Tensor,
+        no_mask: Tensor,
+        prompts: Tensor | None = None,
+        present: Tensor | None = None,
+    ) -> Tensor:
+        """As the base class' at full resolution; ``present`` (B, N) says which prompts there are,
+        so that a canvas' answer does not depend on how many others have."""
+        mask = None
+        if present is not None and not bool(present.all()):
+            own = len(self.mask_tokens.weight) + 1 + (self.obj_score_token is not None)
+            mask = torch.cat([present.new_ones(len(present), own), present], 1)
+        assert isinstance(self.transformer, nn.Module)
+        for name, attention in self.transformer.named_modules():
+            if name.rpartition(".")[2] in TOKENS_AS_KEYS:
+                attention.present = mask  # type: ignore[assignment]
+        return super().forward(embedding, positions, no_mask, prompts)
+
+
+def _doubling(width: int) -> nn.Module:
+    """Twice the size, half the channels; the spread of the values stays, where PyTorch's own start
+    would leave next to nothing of it after two such layers."""
+    layer = nn.ConvTranspose2d(width, width // 2, 2, stride=2)
+    nn.init.normal_(layer.weight, std=(2 / width) ** 0.5)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
 
 
 def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:

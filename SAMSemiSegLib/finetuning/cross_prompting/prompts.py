@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from SAMSemiSegLib.foundation.semantic import TOKEN_NOISE
@@ -33,6 +34,19 @@ class Points:
         return Points(torch.cat(list(by_class)), torch.cat(classes))
 
 
+@dataclass(frozen=True)
+class Prompts:
+    """Embedded points of several canvases, of which some have fewer than others.
+
+    Attributes:
+        tokens: (B, N, 256); 0 where a canvas has no further point.
+        present: (B, N) bool, whether there is a point.
+    """
+
+    tokens: Tensor
+    present: Tensor
+
+
 class ClassPoints(nn.Module):
     """Embeddings of classes, starting from SAM's: the background from the negative point, every
     other class from the positive one (with noise, so that classes can part).
@@ -55,10 +69,8 @@ class ClassPoints(nn.Module):
 
     def forward(
         self, points: Sequence[Points], size: tuple[int, int], prompt_encoder: nn.Module
-    ) -> Tensor | None:
-        """Tokens (B, N, 256) for B canvases; None where no canvas has a point.
-
-        Canvases with fewer points than others are filled up with SAM's "not a point".
+    ) -> Prompts | None:
+        """The prompts of B canvases; None where no canvas has a point.
 
         Args:
             points: of each canvas.
@@ -71,8 +83,7 @@ class ClassPoints(nn.Module):
         longest = max(len(p.places) for p in points)
         if longest == 0:
             return None
-        nothing: Tensor = prompt_encoder.not_a_point_embed.weight  # type: ignore[union-attr,assignment]
-        rows = []
+        tokens, counts = [], []
         for canvas in points:
             places = canvas.places
             limits = torch.tensor(size, device=places.device)
@@ -83,5 +94,8 @@ class ClassPoints(nn.Module):
                 columns_rows[None], size
             )[0]
             token = encoded + self.table(canvas.classes)
-            rows.append(torch.cat([token, nothing.expand(longest - len(token), -1)]))
-        return torch.stack(rows)
+            tokens.append(F.pad(token, (0, 0, 0, longest - len(token))))
+            counts.append(len(token))
+        order = torch.arange(longest, device=tokens[0].device)
+        present = order < torch.tensor(counts, device=order.device)[:, None]
+        return Prompts(torch.stack(tokens), present)

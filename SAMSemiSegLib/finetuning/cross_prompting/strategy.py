@@ -18,9 +18,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -56,12 +57,13 @@ class CrossPromptingOptions(StitchedOptions):
     """Of LoRA on the encoder's queries and values."""
     start: Fraction = 0.2
     """Share of the steps before the unsupervised terms begin. Published: 5,000 iterations."""
-    cross_weight: float = 0.4
+    cross_weight: Annotated[float, Field(ge=0)] = 0.4
     """Of the prompted answer teaching the unprompted decoder."""
-    consistency_weight: float = 0.005
+    consistency_weight: Annotated[float, Field(ge=0)] = 0.005
     """Of both prompted answers being pulled to their mean's classes."""
-    max_points: Positive = 256
-    """Points on one canvas at most, over all classes."""
+    max_points: Positive = 1024
+    """Points on one canvas at most, over all classes; where they are more, both sets are thinned by
+    one factor."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,8 @@ class CrossPrompting(StitchedStrategy):
         prompts = None
         if points is not None:
             prompts = self.points(points, size, foundation.prompt_encoder)
-        inputs = (embedding, *foundation.context_of(embedding), prompts)
+        given = () if prompts is None else (prompts.tokens, prompts.present)
+        inputs = (embedding, *foundation.context_of(embedding), *given)
         large = embedding.shape[0] * embedding.shape[-2] * embedding.shape[-1] > LARGE
         if torch.is_grad_enabled() and (large or foundation.checkpointing):
             logits: Tensor = checkpoint(decoder, *inputs, use_reentrant=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 from pydantic import Field
@@ -42,32 +43,31 @@ class CPACStrategy(CrossPrompting):
         self, seen: Seen, coarse: Tensor, prototypes: Prototypes | None
     ) -> list[list[Points]]:
         """Reliable regions are the truth in labeled volumes, else coarse class = prototype class.
-        A class whose grid misses its region has one random point of it, or of the coarse class."""
-        options = self.options
-        assert isinstance(options, CPACStrategy.Options)
+        A class whose grid misses its region has one random point of it; in unlabeled volumes, where
+        there is no such region, of the coarse class."""
         guess = one_hot_regions(coarse, self.channels)
         if prototypes is None:
-            regions = one_hot_regions(seen.target, self.channels)
+            regions = guess = one_hot_regions(seen.target, self.channels)
         else:
             similarity = class_similarity(seen.embedding, prototypes, self.channels, seen.size)
             regions = guess & one_hot_regions(similarity.argmax(1), self.channels)
-        most = max(1, options.max_points // self.channels)
-
-        def class_points(region: Tensor, fallback: Tensor, density: int) -> Tensor:
-            points = thin_out(grid_points(region, density), most)
-            if len(points) == 0:
-                points = random_point(region)
-            return points if len(points) else random_point(fallback)
-
+        canvases = [
+            [self._class_points(*pair) for pair in zip(canvas, coarse_canvas, strict=True)]
+            for canvas, coarse_canvas in zip(regions, guess, strict=True)
+        ]
         return [
-            [
-                Points.of(
-                    [
-                        class_points(region, fallback, density)
-                        for region, fallback in zip(canvas, coarse_canvas, strict=True)
-                    ]
-                )
-                for canvas, coarse_canvas in zip(regions, guess, strict=True)
-            ]
-            for density in options.densities
+            [Points.of([grids[i] for grids in canvas]) for canvas in canvases] for i in range(2)
+        ]
+
+    def _class_points(self, region: Tensor, fallback: Tensor) -> list[Tensor]:
+        """Points (N, 2) of one class in each of the two sets."""
+        options = self.options
+        assert isinstance(options, CPACStrategy.Options)
+        grids = [grid_points(region, density) for density in options.densities]
+        most = max(1, options.max_points // self.channels)
+        share = min(1.0, most / max(1, *map(len, grids)))
+        points = [thin_out(grid, math.ceil(share * len(grid))) for grid in grids]
+        return [
+            own if len(own) else random_point(region if region.any() else fallback)
+            for own in points
         ]

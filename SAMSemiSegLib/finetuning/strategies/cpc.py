@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
 from torch import Tensor
 
 from SAMSemiSegLib.finetuning.cross_prompting.prompts import Points
@@ -28,7 +31,7 @@ class CPCStrategy(CrossPrompting):
     class Options(CrossPromptingOptions):
         """Settings of the strategy's own."""
 
-        consistency_weight: float = 0.05
+        consistency_weight: Annotated[float, Field(ge=0)] = 0.05
 
     def point_sets(
         self, seen: Seen, coarse: Tensor, prototypes: Prototypes | None
