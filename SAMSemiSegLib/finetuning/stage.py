@@ -35,8 +35,8 @@ ADVICE = (
 )
 
 
-KEPT = 32
-"""Augmented volumes that are remembered for strategies with a fixed number of variants."""
+KEPT, KEPT_BYTES = 32, 2**30
+"""Augmented volumes that are remembered at most, for strategies with a fixed number of variants."""
 
 
 class VolumeCase(Protocol):
@@ -133,7 +133,11 @@ def finetune(
             image, labels = image[box], None if labels is None else labels[box]
         return Sample(case.id, image, labels)
 
-    @lru_cache(KEPT)
+    # A float32 and a label a voxel.
+    largest = max(5 * case.image.size for case in labeled)
+    kept = max(1, min(KEPT, KEPT_BYTES // largest))
+
+    @lru_cache(kept)
     def variant(part: int, index: int, number: int) -> Sample:
         case = (labeled, unlabeled)[part][index]
         drawn = sample(case, random_generator(context.seed, f"{name} {case.id}", number))

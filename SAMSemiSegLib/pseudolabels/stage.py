@@ -120,6 +120,19 @@ def predict_pseudo_label(
     return make_pseudo_label(prediction, settings, names)
 
 
+def require_features(strategy: type[FinetuningStrategy]) -> None:
+    """Refuse prototypes where there are no features of canvases.
+
+    Raises:
+        InputError: it is so.
+    """
+    if not issubclass(strategy, CanvasStrategy):
+        raise InputError(
+            f"The setting pseudolabels.prototype_agreement does not work with {strategy.title}; "
+            "set it to false, or choose another finetuning.strategy."
+        )
+
+
 def _likeness(
     strategy: FinetuningStrategy, labeled: Sequence[VolumeCase], context: Context
 ) -> Likeness:
@@ -128,11 +141,8 @@ def _likeness(
     Raises:
         InputError: the strategy has no features of canvases.
     """
-    if not isinstance(strategy, CanvasStrategy):
-        raise InputError(
-            f"The setting pseudolabels.prototype_agreement does not work with {strategy.title}; "
-            "set it to false, or choose another finetuning.strategy."
-        )
+    require_features(type(strategy))
+    assert isinstance(strategy, CanvasStrategy)
     samples = [
         Sample(
             case.id,

@@ -12,6 +12,7 @@ from SAMSemiSegLib.foundation.weights import resolve_name
 from SAMSemiSegLib.preprocessing.stage import require_labels
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.pseudolabels.clean import channels_of
+from SAMSemiSegLib.pseudolabels.stage import require_features
 from SAMSemiSegLib.retraining import student as retraining
 from SAMSemiSegLib.run.settings import RunSettings
 
@@ -40,6 +41,8 @@ def check_before_start(project: Project, settings: RunSettings) -> None:
     }.items():
         channels_of(choice, names, setting)
     strategy = STRATEGIES[settings.finetuning.strategy]
+    if settings.pseudolabels.prototype_agreement:
+        require_features(strategy)
     pseudo_labels = settings.retraining.pseudo_label_mode != "off" and bool(project.unlabeled)
     if strategy.guided and pseudo_labels and settings.retraining.warm_start is None:
         raise InputError(

@@ -252,7 +252,8 @@ def _fix_steps(
         seed_torch(context.seed, task.name, step)
         _backward(task, batch, progress, parameters, context)
         seconds.append(time.monotonic() - began)
-        if sum(seconds) > 6 * budget.minutes:
+        # Each process has a clock of its own, and all must make the same steps.
+        if _agreed(int(sum(seconds) > 6 * budget.minutes), context):
             break
     for parameter in parameters:
         parameter.grad = None

@@ -76,6 +76,12 @@ def test_a_name_that_is_not_there_costs_no_run(
     assert not (project.folder / "runs").exists()
 
 
+def test_prototypes_without_features_cost_no_run(project: Project) -> None:
+    settings = load_settings("quick", ["pseudolabels.prototype_agreement=true"])
+    with pytest.raises(InputError, match="does not work with Boxes"):
+        check_before_start(project, settings)
+
+
 def test_a_project_without_label_costs_no_run(tmp_path: Path, phantom_project: MakeProject) -> None:
     project = phantom_project(tmp_path, 1, with_labels=False)
     with pytest.raises(InputError, match="label at least one"):
