@@ -85,7 +85,11 @@ def registered() -> dict[str, list[dict[str, Any]]]:
                 "name": name,
                 "title": strategy.title,
                 "source": strategy.source,
-                "needs": ["unlabeled volumes"] if strategy.uses_unlabeled else [],
+                "needs": [
+                    *(["unlabeled volumes"] if strategy.uses_unlabeled else []),
+                    *(["a V-Net trained before it"] if strategy.guided else []),
+                ],
+                "guided": strategy.guided,
                 "options": _options(strategy.Options),
             }
         )

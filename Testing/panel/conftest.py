@@ -45,14 +45,16 @@ class PreparedAnswers:
 
     def poll(self):
         lora = {"name": "lora", "title": "Stitched LoRA (SFR)", "source": "a paper", "needs": []}
+        box = {"name": "box", "title": "Boxes drawn by the V-Net", "guided": True}
         teacher = {"name": "mean_teacher", "title": "Mean Teacher", "needs": ["unlabeled volumes"]}
         small = {"name": "lite_medsam", "title": "LiteMedSAM", "weights": {"megabytes": 39.0}}
         weights = {**small, "megabytes": 39.0, "licence": "Apache-2.0", "cached": False}
+        large = {**weights, "name": "sam_vit_b", "title": "SAM ViT-B", "megabytes": 375.0}
         own = {**weights, "name": "medsam2", "title": "MedSAM-2", "url": None}
         return {
-            ("methods",): {"foundation": [small], "finetuning": [lora], "ssl": [teacher]},
+            ("methods",): {"foundation": [small], "finetuning": [lora, box], "ssl": [teacher]},
             ("doctor",): {"devices": [{"name": "cpu", "about": "2 cores"}], "free_memory_gb": 5.0},
-            ("weights", "list"): [weights, own],
+            ("weights", "list"): [weights, large, own],
         }[self._arguments]
 
     def end(self) -> None:

@@ -172,6 +172,38 @@ def test_the_library_says_what_can_be_chosen(openProject):
     assert openProject.services.parameters.method == "mean_teacher"
 
 
+def test_the_foundation_model_that_is_named_is_the_one_that_is_used(openProject):
+    train, ui = openProject.train, openProject.train.ui
+    pump(lambda: not train._catalog._queries)
+    assert ui.weightsLabel.text.startswith("LiteMedSAM")
+    ui.presetBox.setCurrentIndex(ui.presetBox.findData("paper"))
+    assert ui.weightsLabel.text.startswith("SAM ViT-B: 375 MB")
+    ui.presetBox.setCurrentIndex(ui.presetBox.findData("quick"))
+    train._catalog._answers["doctor"]["devices"].append({"name": "cuda:0", "about": "a GPU"})
+    openProject.refresh()
+    assert ui.weightsLabel.text.startswith("SAM ViT-B")
+    ui.deviceBox.setCurrentIndex(ui.deviceBox.findData("cpu"))
+    assert ui.weightsLabel.text.startswith("LiteMedSAM")
+    ui.extraSettingsEdit.text = "foundation.name=sam_vit_b foundation.weights=sam.pth"
+    ui.extraSettingsEdit.editingFinished.emit()
+    assert ui.weightsLabel.text.startswith("SAM ViT-B")
+    assert "Its file is named in the further settings" in ui.weightsLabel.text
+
+
+def test_a_strategy_guided_by_a_vnet_gets_one_with_every_preset(openProject):
+    from SAMSemiSegModule.process.arguments import runSettings
+
+    from SAMSemiSegLib.run.checks import check_before_start
+
+    train = openProject.train
+    pump(lambda: not train._catalog._queries)
+    for preset in ("quick", "balanced", "paper"):
+        train.parameters.preset, train.parameters.strategy = preset, "box"
+        settings = train._settings()
+        assert ("retraining.warm_start.minutes" in settings) == (preset == "paper")
+        check_before_start(train.store.project, runSettings(train.parameters, settings))
+
+
 def test_the_library_says_why_it_cannot_answer(openProject):
     class Failed:
         def poll(self):

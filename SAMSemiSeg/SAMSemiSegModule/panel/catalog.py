@@ -54,6 +54,27 @@ class Catalog:
             query.end()
         self._queries.clear()
 
+    @staticmethod
+    def presets() -> list[Entry]:
+        """Presets for the panel; others are for tests and the demo."""
+        return [
+            (
+                "quick",
+                _("Quick (about 10 minutes)"),
+                _("A first look: large volumes at half resolution, a small network."),
+            ),
+            (
+                "balanced",
+                _("Balanced (about an hour)"),
+                _("Large volumes at half resolution, a small network, trained to its end."),
+            ),
+            (
+                "paper",
+                _("As published (long; wants a GPU)"),
+                _("The published settings: full resolution, 6,000 steps a stage."),
+            ),
+        ]
+
     def methods(self) -> list[Entry]:
         """Semi-supervised methods."""
         return [_asInThePreset(), *self._registered("ssl")]
@@ -67,7 +88,7 @@ class Catalog:
         automatic = (
             "auto",
             _("Automatic"),
-            _("SAM ViT-B where there is a GPU, else the small model."),
+            _("The preset's; else SAM ViT-B on a GPU, and the small model without one."),
         )
         found = self._answers.get("methods", {}).get("foundation", [])
         return [automatic, *(_entry(e) for e in found if e.get("weights"))]
@@ -84,37 +105,49 @@ class Catalog:
             found.append((name, f"{name}: {about}", about))
         return [automatic, *found]
 
-    def weightsSentence(self, foundation: str) -> str:
-        """Where the weights of a model are or come from, their size and licence."""
+    def foundation(self, settings: Any) -> str:
+        """The model that a run with these settings of the library uses."""
+        if settings.foundation.name != "auto":
+            return str(settings.foundation.name)
+        devices = [settings.device]
+        if settings.device == "auto":
+            found = self._answers.get("doctor", {}).get("devices", [])
+            devices = [device.get("name", "") for device in found]
+        return "sam_vit_b" if any(d.startswith("cuda") for d in devices) else "lite_medsam"
+
+    def isGuided(self, strategy: str) -> bool:
+        """Whether a strategy needs a V-Net that was trained before it."""
+        found = self._answers.get("methods", {}).get("finetuning", [])
+        return any(entry.get("name") == strategy and entry.get("guided") for entry in found)
+
+    def weightsSentence(self, foundation: str, ownFile: bool = False) -> str:
+        """Where the weights of a model are or come from, their size and licence.
+
+        Args:
+            foundation: name of the model.
+            ownFile: the settings name a file of weights.
+        """
         rows = self._answers.get("weights")
         if not isinstance(rows, list):
             return ""
-        name = foundation if foundation != "auto" else self._automatic()
-        row = next((row for row in rows if row.get("name") == name), None)
+        row = next((row for row in rows if row.get("name") == foundation), None)
         if row is None:
             return ""
         words = _("{title}: {megabytes:.0f} MB, licence {licence}.").format(
             title=row.get("title"), megabytes=row.get("megabytes", 0), licence=row.get("licence")
         )
-        if row.get("cached"):
+        if row.get("cached") and not ownFile:
             return words + " " + _("On this machine already.")
-        if row.get("url", "") is None:
+        if ownFile or row.get("url", "") is None:
             return words + " " + _("Its file is named in the further settings: foundation.weights.")
         return words + " " + _("It is downloaded once, when the training starts.")
 
     def hasToDownload(self, foundation: str) -> bool:
         """Whether the weights of a model were not on this machine when last asked."""
         rows = self._answers.get("weights")
-        name = foundation if foundation != "auto" else self._automatic()
         known = rows if isinstance(rows, list) else []
-        return any(
-            row.get("name") == name and not row.get("cached") and row.get("url", "") is not None
-            for row in known
-        )
-
-    def _automatic(self) -> str:
-        devices = [d.get("name", "") for d in self._answers.get("doctor", {}).get("devices", [])]
-        return "sam_vit_b" if any(d.startswith("cuda") for d in devices) else "lite_medsam"
+        row = next((row for row in known if row.get("name") == foundation), {"cached": True})
+        return not row.get("cached") and row.get("url", "") is not None
 
     def _registered(self, kind: str) -> list[Entry]:
         found = self._answers.get("methods", {}).get(kind, [])

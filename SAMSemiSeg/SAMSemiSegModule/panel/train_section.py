@@ -11,7 +11,12 @@ from slicer.i18n import tr as _
 
 from SAMSemiSegModule.panel.catalog import Catalog
 from SAMSemiSegModule.panel.section import Choice, Section
-from SAMSemiSegModule.process.arguments import chosenSettings, resumeArguments, trainArguments
+from SAMSemiSegModule.process.arguments import (
+    chosenSettings,
+    resumeArguments,
+    runSettings,
+    trainArguments,
+)
 from SAMSemiSegModule.process.lower import lowered
 from SAMSemiSegModule.process.outcome import Outcome
 from SAMSemiSegModule.process.progress import RunProgress, inWords
@@ -19,8 +24,9 @@ from SAMSemiSegModule.process.query import NoAnswer
 from SAMSemiSegModule.process.runner import hasManifest
 from SAMSemiSegModule.scene.plots import CurvePlot
 
-PRESETS = ("quick", "balanced", "paper")
 POLL_MILLISECONDS = 200
+# As in the preset 'Balanced', for a strategy that needs a V-Net with a preset that trains none.
+WARM_START_MINUTES = "15"
 # Of a flood of output only the end is shown; the log file in the run's folder has it all.
 MOST_TEXT = 8000
 # Drawing the curves costs most of a poll; once a second is live enough.
@@ -53,6 +59,7 @@ class TrainSection(Section):
         self.onClick(ui.retryButton, self.retryLower)
         self.onClick(ui.copyLogButton, self._copyLog)
         self.onClick(ui.removeWeightsButton, self._removeWeights)
+        ui.extraSettingsEdit.editingFinished.connect(self._showWeights)
         ui.plotWidget.visible = False
         self._timer = qt.QTimer()
         self._timer.interval = POLL_MILLISECONDS
@@ -84,13 +91,12 @@ class TrainSection(Section):
 
     def update(self) -> None:
         ui, parameters, catalog = self.ui, self.parameters, self._catalog
-        presets = [(name, _presetTitle(name), _presetTip(name)) for name in PRESETS]
-        self._choices["preset"].fill(presets, parameters.preset)
+        self._choices["preset"].fill(catalog.presets(), parameters.preset)
         self._choices["foundation"].fill(catalog.foundations(), parameters.foundation)
         self._choices["strategy"].fill(catalog.strategies(), parameters.strategy)
         self._choices["method"].fill(catalog.methods(), parameters.method)
         self._choices["device"].fill(catalog.devices(), parameters.device)
-        ui.weightsLabel.text = catalog.weightsSentence(parameters.foundation)
+        self._showWeights()
         labeled, unlabeled, _scored = self.store.counts()
         ui.countsLabel.text = (
             _("{labeled} labeled and {unlabeled} unlabeled cases").format(
@@ -112,14 +118,12 @@ class TrainSection(Section):
     def train(self) -> None:
         """Start a new run."""
         self._retries = 0
-        self._start(chosenSettings(self.parameters), self.parameters.device)
+        self._start(self._settings(), self.parameters.device)
 
     def retryLower(self) -> None:
         """Start again with settings that need less memory."""
         self._retries += 1
-        settings, device = lowered(
-            chosenSettings(self.parameters), self.parameters.device, self._retries
-        )
+        settings, device = lowered(self._settings(), self.parameters.device, self._retries)
         self._start(settings, device)
 
     def resume(self) -> None:
@@ -178,11 +182,33 @@ class TrainSection(Section):
         def changed(value: str) -> None:
             if self.parameters is not None:
                 setattr(self.parameters, name, value)
-                self.ui.weightsLabel.text = self._catalog.weightsSentence(
-                    self.parameters.foundation
-                )
+                self._showWeights()
 
         return changed
+
+    def _settings(self) -> dict[str, str]:
+        """What is set on top of the preset; a strategy that is guided by a V-Net gets one, also
+        where the preset trains none before."""
+        chosen = chosenSettings(self.parameters)
+        settings = runSettings(self.parameters, chosen)
+        isGuided = self._catalog.isGuided(settings.finetuning.strategy)
+        if isGuided and settings.retraining.warm_start is None:
+            chosen["retraining.warm_start.minutes"] = WARM_START_MINUTES
+        return chosen
+
+    def _foundation(self) -> tuple[str, bool]:
+        """The foundation model of the next run, and whether its file is named in the settings."""
+        from SAMSemiSegLib.errors import UserError
+
+        try:
+            settings = runSettings(self.parameters, self._settings())
+        except (UserError, ValueError):  # told when the training is started
+            return "", False
+        return self._catalog.foundation(settings), settings.foundation.weights is not None
+
+    def _showWeights(self) -> None:
+        if self.parameters is not None:
+            self.ui.weightsLabel.text = self._catalog.weightsSentence(*self._foundation())
 
     def _start(self, settings: dict[str, str], device: str) -> None:
         name = self.store.newRunName()
@@ -265,7 +291,7 @@ class TrainSection(Section):
             # A run that went on from a checkpoint may say a thing twice.
             if warnings := dict.fromkeys(self.progress.warnings):
                 self.services.tell("\n".join(warnings))
-        if self.parameters is None or self._catalog.hasToDownload(self.parameters.foundation):
+        if self.parameters is None or self._catalog.hasToDownload(self._foundation()[0]):
             self._catalog.request("weights", again=True)
         self.services.changed()
 
@@ -282,19 +308,3 @@ class TrainSection(Section):
             )
             self.services.tell(_("{count} weights removed.").format(count=removed))
             self._catalog.request("weights", again=True)
-
-
-def _presetTitle(name: str) -> str:
-    return {
-        "quick": _("Quick (about 10 minutes)"),
-        "balanced": _("Balanced (about an hour)"),
-        "paper": _("As published (long; wants a GPU)"),
-    }[name]
-
-
-def _presetTip(name: str) -> str:
-    return {
-        "quick": _("A first look: large volumes at half resolution, a small network."),
-        "balanced": _("Large volumes at half resolution, a small network, trained to its end."),
-        "paper": _("The published settings: full resolution, 6,000 steps a stage."),
-    }[name]

@@ -57,6 +57,22 @@ def chosenSettings(parameters: Any) -> dict[str, str]:
     return {**chosen, **parseSettings(parameters.extraSettings)}
 
 
+def runSettings(parameters: Any, settings: Mapping[str, str]) -> Any:
+    """All settings of a run as the library would have them.
+
+    Args:
+        parameters: preset and device.
+        settings: on top of the preset.
+
+    Raises:
+        InputError: the library would refuse them.
+    """
+    from SAMSemiSegLib.run.presets import load_settings
+
+    assignments = [f"{key}={value}" for key, value in settings.items()]
+    return load_settings(parameters.preset, assignments, device=parameters.device)
+
+
 def trainArguments(
     project: Path, run: str, parameters: Any, settings: Mapping[str, str], device: str
 ) -> list[str]:
