@@ -44,7 +44,7 @@ def start(
         The scores; None in all processes but the first.
 
     Raises:
-        UserError: something the user can mend.
+        UserError: something the user can mend; names cases by id, not by path.
         Cancelled: asked to stop; resumable.
     """
     if not resume:
@@ -79,6 +79,7 @@ def start(
         return scores if main else None
     except UserError as error:
         told = project.without_paths(str(error))
+        error.args = (told,)  # what the command prints is kept in a file too: the panel's log
         log.error("%s", told)
         with contextlib.suppress(OSError):  # the disk may be what is full
             events.emit("error", message=told)

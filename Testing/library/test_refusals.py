@@ -227,15 +227,16 @@ def test_the_demo_prints_only_json_when_asked(
 def test_what_a_run_writes_down_holds_no_path_of_a_scan(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A path may name a patient; the person at the screen is told it, the files are not."""
+    """A path may name a patient, and what is printed is kept in a file by the panel."""
     monkeypatch.setattr("SAMSemiSegLib.run.start.hold_to_free_memory", lambda: None)
     monkeypatch.setattr("SAMSemiSegLib.run.cancellation.Cancellation.start", lambda _: None)
     project.path(project.labeled[0].image).write_text("no image")
     project.path(project.unlabeled[0].image).write_text("no image")
     folder = RunFolder(project.folder / "runs" / "a")
     case = project.labeled[0]
-    with pytest.raises(InputError, match=Path(case.image).name):
+    with pytest.raises(InputError, match=rf"'{case.id} \(image\)' is not an image") as refused:
         start(project, folder, load_settings("tiny", device="cpu"))
+    assert str(Path(case.image).parent) not in str(refused.value)
     for name in ("log.txt", "events.jsonl"):
         written = (folder / name).read_text(encoding="utf-8")
         assert f"'{case.id} (image)' is not an image" in written
