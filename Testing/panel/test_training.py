@@ -129,7 +129,7 @@ def test_a_stopped_run_can_be_continued_from_another_scene(openProject, fakeTrai
     openProject.services.store.close()
     slicer.mrmlScene.Clear(0)
     openProject.project.ui.openProjectButton.click()
-    assert train.ui.continueButton.enabled
+    assert train.ui.continueButton.enabled and "'run-1'" in train.ui.continueButton.toolTip
     train.ui.continueButton.click()
     pump(lambda: bool(train.progress.curves))
     slicer.mrmlScene.Clear(0)

@@ -111,7 +111,12 @@ class TrainSection(Section):
         ui.settingsBody.enabled = not running
         ui.trainButton.enabled = not running
         ui.cancelButton.enabled = running
-        ui.continueButton.enabled = not running and self._stoppedRun() is not None
+        stopped = self._stoppedRun()
+        ui.continueButton.enabled = not running and stopped is not None
+        if stopped is not None:
+            ui.continueButton.toolTip = _("Go on with '{run}' from its last checkpoint.").format(
+                run=stopped.name
+            )
         ui.retryButton.visible = self.outcome is not None and self.outcome.canRetryLower
         ui.progressBody.visible = running or self.outcome is not None or bool(self.progress.stage)
 
