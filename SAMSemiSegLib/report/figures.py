@@ -186,7 +186,7 @@ def confidence_figure(
         parts.append(f'<path class="mean" d="M{at:.1f} {top - 8}V{height - bottom}"/>')
         shift = -5 if anchor == "end" else 5
         parts.append(_text(at + shift, top - 2, what, anchor, "key"))
-    return _svg(width, height, "".join(parts), "Confidence of the volumes")
+    return _svg(width, height, "".join(parts), "Confidence")
 
 
 def _svg(width: float, height: float, contents: str, label: str) -> str:

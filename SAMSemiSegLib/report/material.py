@@ -55,6 +55,7 @@ class Material:
         pseudo_scores: score by case id.
         pictures: PNG by case id.
         selections: judgment by case id, by the round's name.
+        crops: judgments on the last crops, where the selection was made crop by crop.
         counts: numbers of labeled and unlabeled cases, where the model's card is there.
         complete: whether the run has ended well.
     """
@@ -69,6 +70,7 @@ class Material:
     pseudo_scores: dict[str, float]
     pictures: dict[str, Path]
     selections: dict[str, dict[str, Judgment]]
+    crops: list[Judgment]
     counts: dict[str, int]
     complete: bool
 
@@ -106,6 +108,7 @@ def gather(folder: Path) -> Material:
         pseudo_scores=pseudo_scores,
         pictures={p.stem: p for p in sorted((folder / "pseudolabels").glob("*.png"))},
         selections=_selections(folder),
+        crops=_crops(folder / "retraining" / "crops.json"),
         counts=counts,
         complete=_ended(folder / "events.jsonl"),
     )
@@ -115,20 +118,33 @@ def _selections(folder: Path) -> dict[str, dict[str, Judgment]]:
     """What each round's selection has decided; entries that cannot be read are left out."""
     found: dict[str, dict[str, Judgment]] = {}
     for path in sorted(folder.glob("round-*/selection.json"), key=_number):
-        judgments = {}
-        for case, entry in _object(path).items():
-            try:
-                judgments[case] = Judgment(
-                    bool(entry["confident"]),
-                    float(entry["confidence"]),
-                    str(entry["reason"]),
-                    bool(entry.get("implausible", False)),
-                )
-            except (KeyError, TypeError, ValueError):
-                continue
+        entries = ((case, _judgment(entry)) for case, entry in _object(path).items())
+        judgments = {case: judgment for case, judgment in entries if judgment is not None}
         if judgments:
             found[path.parent.name.replace("-", " ")] = judgments
     return found
+
+
+def _crops(path: Path) -> list[Judgment]:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    judgments = map(_judgment, entries if isinstance(entries, list) else [])
+    return [judgment for judgment in judgments if judgment is not None]
+
+
+def _judgment(entry: Any) -> Judgment | None:
+    """None where it cannot be read."""
+    try:
+        return Judgment(
+            bool(entry["confident"]),
+            float(entry["confidence"]),
+            str(entry["reason"]),
+            bool(entry.get("implausible", False)),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _number(selection: Path) -> int:

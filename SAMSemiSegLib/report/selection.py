@@ -10,19 +10,26 @@ from SAMSemiSegLib.report.material import Judgment, Material
 
 
 def selection_section(material: Material) -> str:
-    """SFR+: how sure the re-trained net was of each volume, and who was selected."""
-    if not material.selections:
+    """SFR+: how sure the re-trained net was of each volume, or of the last crops, and who was
+    selected."""
+    if not material.selections and not material.crops:
         return ""
     retraining = material.settings.get("retraining")
     settings = retraining.get("selection") if isinstance(retraining, dict) else None
     settings = settings if isinstance(settings, dict) else {}
     where = "around the structure" if settings.get("confidence") == "foreground" else "everywhere"
+    what = "volumes" if material.selections else "crops"
     parts = [
-        "<h2>Confident volumes</h2>",
+        f"<h2>Confident {what}</h2>",
         '<p class="hint">Mean confidence of the re-trained net over the voxels '
-        f"({where}). Selected volumes adapt the foundation model with the net's own labels; the "
+        f"({where}). Selected {what} adapt the foundation model with the net's own labels; the "
         "others get new pseudo-labels. Implausible predictions are never selected.</p>",
     ]
+    if material.crops:
+        last = dict(zip(map(str, range(len(material.crops))), material.crops, strict=True))
+        figure = confidence_figure(_grouped(last), *_selection_line(last, settings))
+        heading = f"The last {len(last)} crops of the re-training"
+        parts.append(f'<div class="panel"><h3>{heading}</h3>{figure}</div>')
     for name, judgments in material.selections.items():
         figure = confidence_figure(_grouped(judgments), *_selection_line(judgments, settings))
         heading = escape(name.capitalize())

@@ -10,6 +10,7 @@ a labeled crop goes with each confident one.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -31,6 +32,8 @@ from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.training.losses import IGNORE
 from SAMSemiSegLib.training.progress import Progress
 
+REMEMBERED = 500
+"""Judgments on the last so many crops are kept for the report."""
 CLIP = 5.0
 """Largest norm of the foundation model's gradient."""
 
@@ -66,6 +69,7 @@ class OnlineAlternation:
         # One view of a crop a step; averaging over several is for stored labels.
         self.labeling = settings.pseudolabels.model_copy(update={"offsets": 1, "flips": False})
         self.context = context
+        self.judged: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
         self.parameters = [p for p in strategy.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.parameters, weight_decay=settings.finetuning.weight_decay
@@ -80,6 +84,7 @@ class OnlineAlternation:
         answers = self._answers(unlabeled.image)
         evidence = {str(i): Evidence.of(answer) for i, answer in enumerate(answers)}
         decisions = select(evidence, self.known, self.selection)
+        self.judged.extend(vars(decision) for decision in decisions.values())
         sure = [decisions[str(i)].confident for i in range(len(answers))]
         result = self.term.step(labeled, self._relabeled(unlabeled, sure), progress)
         samples = [
@@ -108,6 +113,7 @@ class OnlineAlternation:
             "term": self.term.state_dict(),
             "foundation": self.strategy.trainable_state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "judged": list(self.judged),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -115,6 +121,7 @@ class OnlineAlternation:
         self.term.load_state_dict(state["term"])
         self.strategy.load_trainable_state_dict(state["foundation"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.judged.extend(state["judged"])
 
     @torch.no_grad()
     def _answers(self, images: Tensor) -> list[np.ndarray[Any, Any]]:

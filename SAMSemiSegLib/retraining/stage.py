@@ -163,6 +163,8 @@ def retrain(
             context.events.message(note)
         train(task, own.budget, optimization, folder / "checkpoint.pt", context)
         if context.main:
+            if isinstance(trained, OnlineAlternation):
+                write_json(folder / "crops.json", list(trained.judged))
             _save(term, own, patch, folder)
         context.wait()
     return load_net(folder, channels, own)

@@ -181,6 +181,9 @@ def test_a_folder_named_after_its_patient_names_no_case(dicom_folder, project, t
     case = add_case(project, folder)
     assert case.id == "case_1" and case.note is not None and "case_1" in case.note
     assert "mustermann" not in case.note.lower()
+    with pytest.raises(InputError, match="already, as the case 'case_1'"):
+        add_case(project, folder, name="erika")
+    project.cases.clear()
     assert add_case(project, folder, name="erika").id == "erika"  # a name that is chosen is kept
     anonymous = dicom_folder / "hippocampus_crop"
     assert add_case(project, anonymous).id == "hippocampus_crop"

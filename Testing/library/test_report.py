@@ -178,6 +178,22 @@ def test_selection_of_each_round_is_drawn_with_its_threshold(run, tmp_path):
     assert "In 2 further rounds" in text and "(1, 2 of 4)" in text
 
 
+def test_crops_judged_online_are_drawn_too(run, tmp_path):
+    (tmp_path / "config.json").write_bytes((run / "config.json").read_bytes())
+    (tmp_path / "retraining").mkdir()
+    _selection(tmp_path, 1, [0.99, 0.97, 0.999, 0.95])
+    judged = json.loads((tmp_path / "round-1" / "selection.json").read_text())
+    crops = tmp_path / "retraining" / "crops.json"
+    crops.write_text(json.dumps(list(judged.values())))
+    (tmp_path / "round-1" / "selection.json").unlink()
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    _parse(tmp_path / "report.html")
+    assert "<h2>Confident crops</h2>" in text and "The last 4 crops" in text
+    assert "selected: 1" in text and "not confident: 2" in text and "implausible: 1" in text
+    crops.write_text("{")
+    assert "Confident" not in write_report(tmp_path).read_text(encoding="utf-8")
+
+
 def test_confidence_histogram_counts_every_volume_left_and_right_of_the_line():
     groups = {"selected": [0.99, 0.991, 1.0], "not confident": [0.9, 0.98]}
     root = ElementTree.fromstring(confidence_figure(groups, 0.985, "threshold 0.985"))

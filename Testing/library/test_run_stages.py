@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,5 +173,10 @@ def test_online_alternation_is_one_setting(project: Project) -> None:
     assert not (folder / "round-1").exists()
     values = [e.get("values", {}) for e in read_events(folder.events)]
     assert any("crop_confidence" in value for value in values)
+    # One crop a step is judged, from a quarter of the run on; the report draws them.
+    steps = load_settings("tiny").retraining.budget.steps
+    judged = json.loads((folder / "retraining" / "crops.json").read_text())
+    assert len(judged) == steps - math.ceil(steps / 4)
+    assert f"The last {len(judged)} crops" in (folder / "report.html").read_text(encoding="utf-8")
     kept = torch.load(folder / "retraining" / "checkpoint.pt", weights_only=True)
     assert kept["module"]["foundation"]
