@@ -7,7 +7,7 @@ whenever it has changed, and before every change of ours.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -122,12 +122,18 @@ class ProjectStore:
         self._stamp = self._currentStamp()
         return case
 
-    def addFolder(self, images: Path, labels: Path | None) -> Any:
-        """Add a folder of images, with a folder of labels; the library's summary of it."""
+    def addFolder(
+        self, images: Path, labels: Path | None, progress: Callable[[int, int, str], None]
+    ) -> Any:
+        """Add a folder of images, with a folder of labels; the library's summary of it.
+
+        ``progress`` is told the cases done, how many there are, and the name of the last; what it
+        raises ends the work, and nothing is added.
+        """
         from SAMSemiSegLib.project.importing import import_cases
 
         self.refresh()
-        summary = import_cases(self._project, images, labels)
+        summary = import_cases(self._project, images, labels, progress=progress)
         self._stamp = self._currentStamp()
         return summary
 

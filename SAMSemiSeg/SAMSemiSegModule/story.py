@@ -7,13 +7,14 @@ train again, apply, export.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import slicer
 
+from SAMSemiSegModule.panel.dialogs import GoOn
 from SAMSemiSegModule.pauses import Pauses
 from SAMSemiSegModule.process.outcome import End
 from SAMSemiSegModule.scene.segmentations import createSegmentation
@@ -55,6 +56,10 @@ class StoryDialogs:
 
     def goOnAfterSlicer(self) -> bool:
         return False
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[GoOn]:
+        yield lambda done, count, name: True
 
 
 class Story:

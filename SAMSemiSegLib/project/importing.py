@@ -138,6 +138,9 @@ def add_case(
     Raises:
         InputError: one sentence; the project and its folder are as before.
     """
+    known = [case.id for case in project.cases if case.image == project.stored(image)]
+    if known:
+        raise InputError(f"'{image}' is in the project already, as the case '{known[0]}'.")
     taken = {case.id for case in project.cases}
     if name is not None and (name in taken or case_id(name) != name):
         why = "is taken" if name in taken else "holds characters that a file name cannot"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from slicer.i18n import tr as _
+
+GoOn = Callable[[int, int, str], bool]
+"""Told what is done, of how many, and what comes next; says whether to go on."""
 
 
 class Dialogs(Protocol):
@@ -22,6 +27,8 @@ class Dialogs(Protocol):
     def saveDrawing(self, question: str) -> bool | None: ...
 
     def goOnAfterSlicer(self) -> bool: ...
+
+    def progress(self, title: str) -> AbstractContextManager[GoOn]: ...
 
 
 class QtDialogs:
@@ -78,3 +85,26 @@ class QtDialogs:
                 "open the project again to follow it.\nNo: it stops now and can be continued later."
             )
         )
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[GoOn]:
+        """Show how far a work of seconds is; it can be stopped between two of its parts."""
+        import qt
+        import slicer
+
+        window = slicer.util.createProgressDialog(
+            windowTitle=title, labelText=title, windowModality=qt.Qt.WindowModal, autoReset=False
+        )
+
+        def goOn(done: int, count: int, name: str) -> bool:
+            window.maximum = count
+            window.labelText = name
+            window.value = done
+            slicer.app.processEvents()
+            return not window.wasCanceled
+
+        try:
+            yield goOn
+        finally:
+            window.close()
+            window.deleteLater()

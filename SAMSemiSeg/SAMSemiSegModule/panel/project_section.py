@@ -7,28 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
+from SAMSemiSegModule.panel.adding import Adding
 from SAMSemiSegModule.panel.case_table import CaseTable, stateTitle
 from SAMSemiSegModule.panel.drawing import mayLeave
 from SAMSemiSegModule.panel.section import Section
 from SAMSemiSegModule.panel.suggestion import Suggestion
-from SAMSemiSegModule.scene.candidates import Candidate, candidates, labelsOf
-from SAMSemiSegModule.scene.case_view import caseKey, isUnsaved, markAsCase, markAsSaved
-from SAMSemiSegModule.scene.segmentations import exportLabels
+from SAMSemiSegModule.scene.case_view import isUnsaved
 from SAMSemiSegModule.scene.thumbnails import (
     canThumbnail,
     thumbnailPath,
     writeThumbnail,
     writeThumbnailOf,
 )
-from SAMSemiSegModule.scene.volumes import exportVolume
 from SAMSemiSegModule.store import STATES
 
 RECENT = "SAMSemiSeg/RecentProjects"
 MOST_RECENT = 8
-IMAGES = "*.nrrd *.nii *.nii.gz *.mha *.mhd"
 
 
 class ProjectSection(Section):
@@ -39,6 +35,7 @@ class ProjectSection(Section):
     def setup(self) -> None:
         ui = self.ui
         self._table = CaseTable(ui.caseTable, self._openCase)
+        self._adding = Adding(self.services, ui)
         self._suggestion = Suggestion(self.services, self._table.select)
         self._pictures: list[Any] = []
         self.reconnect: Callable[[], None] = lambda: None  # to a training of the project
@@ -47,10 +44,10 @@ class ProjectSection(Section):
         self._timer.timeout.connect(self._drawOnePicture)
         self.onClick(ui.newProjectButton, self._newProject)
         self.onClick(ui.openProjectButton, self._openProject)
-        self.onClick(ui.addSceneButton, self._addFromScene)
-        self.onClick(ui.addFilesButton, self._addFiles)
-        self.onClick(ui.addFolderButton, self._addFolder)
-        self.onClick(ui.addDicomButton, self._addFromDicom)
+        self.onClick(ui.addSceneButton, self._adding.fromScene)
+        self.onClick(ui.addFilesButton, self._adding.files)
+        self.onClick(ui.addFolderButton, self._adding.folder)
+        self.onClick(ui.addDicomButton, self._adding.fromDicom)
         self.onClick(ui.showCaseButton, self._showSelected)
         self.onClick(ui.suggestButton, self._suggestion.ask)
         self.onClick(ui.scoreOnlyButton, self._scoreOnly)
@@ -134,88 +131,6 @@ class ProjectSection(Section):
         self.ui.recentBox.addItem(_("Recent projects"), "")
         for folder in self._recent():
             self.ui.recentBox.addItem(folder, folder)
-
-    def _addFromScene(self) -> None:
-        found = candidates(self.ui.addVolumeSelector.checkedNodes())
-        if not found:
-            raise ValueError(
-                _("The scene holds no volume that could be added; load one, or add files.")
-            )
-        if not self.store.labels:
-            drawn = next((c.segmentation for c in found if c.segmentation is not None), None)
-            if drawn is not None:
-                self.store.setLabels(labelsOf(drawn))
-        for candidate in found:
-            self._addCandidate(candidate)
-        self.services.changed()
-
-    def _addCandidate(self, candidate: Candidate) -> None:
-        """Write volume and label into the project; where one fails, neither stays."""
-        volume = candidate.volume
-        caseId = self.store.newCaseId(volume.GetName())
-        image = self.store.newFile("images", caseId, ".nrrd")
-        label = None
-        exportVolume(volume, image)
-        try:
-            if candidate.segmentation is not None and self.ui.withLabelsBox.checked:
-                label = self.store.newFile("labels", caseId, ".nrrd")
-                account = exportLabels(candidate.segmentation, volume, self.store.labels, label)
-                self._tellAbout(caseId, account)
-            case = self.store.addFile(image, label, caseId)
-        except Exception:
-            image.unlink(missing_ok=True)
-            if label is not None:
-                label.unlink(missing_ok=True)
-            raise
-        markAsCase(volume, caseKey(self.store, case))
-        if label is not None:
-            markAsCase(candidate.segmentation, caseKey(self.store, case))
-            markAsSaved(candidate.segmentation, self.store.labelPath(case))
-
-    def _tellAbout(self, caseId: str, account: Any) -> None:
-        told = []
-        if account.overlapping:
-            told.append(
-                _(
-                    "{count} voxels of '{case}' lie in several segments; the label that stands "
-                    "later in the list was kept."
-                ).format(count=account.overlapping, case=caseId)
-            )
-        if account.ignored:
-            told.append(
-                _(
-                    "Segments of '{case}' that the label set does not name were left out: {names}."
-                ).format(case=caseId, names=", ".join(account.ignored))
-            )
-        if told:
-            self.services.tell(" ".join(told))
-
-    def _addFiles(self) -> None:
-        for path in self.services.dialogs.pickFiles(_("Images to add"), IMAGES):
-            self.store.addFile(path)
-        self.services.changed()
-
-    def _addFolder(self) -> None:
-        images = self.services.dialogs.pickFolder(_("Folder of images"))
-        if images is None:
-            return
-        beside = images.parent / "labels"
-        labels = beside if images.name == "images" and beside.is_dir() else None
-        question = _("Add the labels in '{folder}' too?").format(folder=beside)
-        if labels is not None and not self.services.dialogs.confirm(question):
-            labels = None
-        summary = self.store.addFolder(images, labels)
-        if summary.notes:
-            self.services.tell(" ".join(summary.notes[:3]))
-        self.services.changed()
-
-    def _addFromDicom(self) -> None:
-        """Slicer's database loads; what it has loaded is then added from the scene."""
-        # Said first: it is to be read when the panel is on screen again.
-        self.services.tell(
-            _("Load the series in the module 'DICOM', then come back and click 'Add from scene'.")
-        )
-        slicer.util.selectModule("DICOM")
 
     def _openCase(self, caseId: str) -> None:
         with self.services.errorsShown():

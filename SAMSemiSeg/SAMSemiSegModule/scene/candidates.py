@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 import slicer
 import vtk
+from slicer.i18n import tr as _
 
-from SAMSemiSegModule.scene.case_view import CASE
+from SAMSemiSegModule.scene.case_view import LOADED, keysOf
 from SAMSemiSegModule.scene.geometry import isValidVolume
 from SAMSemiSegModule.scene.segmentations import DEFAULT_TERMINOLOGY, segmentCount
 
@@ -22,21 +23,40 @@ class Candidate:
     segmentation: Any = None
 
 
-def candidates(volumes: Sequence[Any] = ()) -> list[Candidate]:
-    """What can be added: the given volumes, or all of the scene that no project has yet."""
+def candidates(volumes: Sequence[Any], keys: Set[str]) -> tuple[list[Candidate], list[str]]:
+    """What can be added: of the given volumes, or of all in the scene that are not in the project.
+
+    Args:
+        volumes: those that the user chose; none: all.
+        keys: the marks of the project's cases.
+
+    Returns:
+        The volumes that can be added, and a sentence on each of the others.
+    """
     chosen = list(volumes) or [
         node
         for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        if not node.GetAttribute(CASE) and not node.GetHideFromEditors() and isValidVolume(node)[0]
+        if not node.IsA("vtkMRMLLabelMapVolumeNode")
+        and not node.GetHideFromEditors()
+        and not _isTaken(node, keys)
     ]
-    return [Candidate(volume, segmentationOf(volume)) for volume in chosen]
+    found, refused = [], []
+    for volume in chosen:
+        isValid, reason = isValidVolume(volume)
+        if _isTaken(volume, keys):
+            refused.append(_("'{name}' is in the project already.").format(name=volume.GetName()))
+        elif not isValid:
+            refused.append(reason)
+        else:
+            found.append(Candidate(volume, segmentationOf(volume, keys)))
+    return found, refused
 
 
-def segmentationOf(volume: Any) -> Any:
+def segmentationOf(volume: Any, keys: Set[str]) -> Any:
     """The segmentation drawn on a volume (its reference geometry), None where there is none.
 
     One that was loaded from a file has no reference; it counts if it is named after the volume
-    ("scan", "scan_1", "scan label") and lies inside it.
+    ("scan", "scan_1", "scan label"), lies inside it, and no case of the project (``keys``) has it.
     """
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
     nodes = [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if segmentCount(n)]
@@ -44,10 +64,15 @@ def segmentationOf(volume: Any) -> Any:
         if node.GetNodeReference(role) is volume:
             return node
     for node in nodes:
-        isFree = node.GetNodeReference(role) is None and not node.GetAttribute(CASE)
+        isFree = node.GetNodeReference(role) is None and not _isTaken(node, keys)
         if isFree and _isNamedAfter(node, volume) and _liesInside(node, volume):
             return node
     return None
+
+
+def _isTaken(node: Any, keys: Set[str]) -> bool:
+    """Whether a case of the project has the node, or it was loaded only to show a case."""
+    return node.GetAttribute(LOADED) == "1" or not keys.isdisjoint(keysOf(node))
 
 
 def _isNamedAfter(node: Any, volume: Any) -> bool:

@@ -88,7 +88,7 @@ class CaseView:
         if parameters.caseSegmentation is None:
             volume = parameters.caseVolume
             node = createSegmentation(volume, store.labels, f"{parameters.caseId} label")
-            _tagged(node, volume.GetAttribute(CASE) or "")
+            _tagged(node, caseKey(store, store.case(parameters.caseId)))
             node.SetAttribute(CONTENT, contentOf(node))
             placeBeside(node, volume)
             parameters.caseSegmentation = node
@@ -97,7 +97,7 @@ class CaseView:
     def _segmentation(self, store: Any, case: Any, volume: Any, key: str) -> Any:
         path = store.labelPath(case)
         nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-        present = [node for node in nodes if node.GetAttribute(CASE) == key]
+        present = [node for node in nodes if key in keysOf(node)]
         for node in present:
             if node.GetAttribute(FILE) in (None, str(path)):
                 return node
@@ -132,12 +132,17 @@ def caseKey(store: Any, case: Any) -> str:
 def findNode(key: str, className: str) -> Any:
     """The node of that mark and class, None where there is none."""
     nodes = slicer.util.getNodesByClass(className)
-    return next((node for node in nodes if node.GetAttribute(CASE) == key), None)
+    return next((node for node in nodes if key in keysOf(node)), None)
 
 
 def markAsCase(node: Any, key: str) -> None:
-    """Say that a node of the user's own is this case's."""
-    node.SetAttribute(CASE, key)
+    """Say that a node of the user's own is this case's; it may be a case of other projects too."""
+    node.SetAttribute(CASE, "\n".join(dict.fromkeys([*keysOf(node), key])))
+
+
+def keysOf(node: Any) -> list[str]:
+    """The marks of the cases that a node is of."""
+    return (node.GetAttribute(CASE) or "").splitlines()
 
 
 def markAsSaved(segmentation: Any, path: Path) -> None:
@@ -156,7 +161,7 @@ def renameLabel(store: Any, old: str, new: str) -> None:
     """Rename a label's segments of the project's cases in the scene: they are found by its name."""
     keys = {caseKey(store, case) for case in store.cases}
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-        if node.GetAttribute(CASE) in keys:
+        if not keys.isdisjoint(keysOf(node)):
             wasUnsaved = isUnsaved(node)
             renameSegments(node, old, new)
             if not wasUnsaved:

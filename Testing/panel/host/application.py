@@ -46,6 +46,9 @@ class Application:
         for slot in list(self.aboutToQuit):
             slot()
 
+    def topLevelWidgets(self) -> list[Any]:
+        return self._qApplication.topLevelWidgets()
+
     def moduleManager(self) -> Any:
         return self._modules
 

@@ -1,0 +1,117 @@
+"""Adding cases: what is added, what is not, and that the latter is told."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import pytest
+
+pytest.importorskip("slicer", reason="slicer-core is not installed")
+pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
+pytest.importorskip("pydantic", reason="the library's packages are not installed")
+import qt
+import slicer
+import vtk
+from actions import aScan, aSegmentation
+from SAMSemiSegModule.scene.volumes import exportVolume
+
+
+def ids(panel) -> list[str]:
+    return [case.id for case in panel.services.store.cases]
+
+
+def check(panel, volume) -> None:
+    panel.project.ui.addVolumeSelector.setCheckState(volume, qt.Qt.Checked)
+
+
+def test_what_cannot_be_added_from_the_scene_does_not_hold_up_the_rest(panel):
+    aScan("straight")
+    tilted = aScan("tilted")
+    matrix = vtk.vtkMatrix4x4()
+    matrix.SetElement(1, 2, 0.4)
+    tilted.SetIJKToRASMatrix(matrix)
+    for name in ("one", "two"):  # each with a segment too many: two notes
+        node = aSegmentation(aScan(name))
+        node.GetSegmentation().AddEmptySegment("extra", f"extra of {name}")
+    panel.project.ui.newProjectButton.click()
+    panel.services.store.setLabels([{"name": "liver", "value": 1, "color": (9, 9, 9)}])
+    panel.project.ui.addSceneButton.click()
+    assert ids(panel) == ["straight", "one", "two"]
+    message = panel.ui.messageLabel.text
+    for part in ("'tilted' has a sheared grid", "extra of one", "extra of two"):
+        assert part in message
+
+
+def test_a_volume_is_added_once_to_each_project(openProject):
+    panel, store = openProject, openProject.services.store
+    first, second = slicer.util.getNode("first"), slicer.util.getNode("second")
+    check(panel, first)
+    panel.project.ui.addSceneButton.click()
+    assert ids(panel) == ["first", "second", "third"]
+    assert "'first' is in the project already" in panel.ui.messageLabel.text
+
+    store.remove(["second"])
+    panel.project.ui.addVolumeSelector.setCheckState(first, qt.Qt.Unchecked)
+    check(panel, second)
+    panel.project.ui.addSceneButton.click()
+    assert ids(panel) == ["first", "third", "second"], panel.ui.messageLabel.text
+    assert not panel.project.ui.addVolumeSelector.checkedNodes()
+
+    before = store.folder
+    panel.services.dialogs.folder = before.parent / "other"
+    panel.project.ui.newProjectButton.click()
+    panel.project.ui.addSceneButton.click()
+    assert store.counts() == (1, 2, 0), panel.ui.messageLabel.text
+    panel.project.openFolder(before)
+    panel.project.ui.addSceneButton.click()
+    assert len(ids(panel)) == 3 and "no volume" in panel.ui.messageLabel.text
+
+
+def test_a_bad_or_a_known_file_does_not_hold_up_the_others(panel, scene, tmp_path):
+    paths = [tmp_path / "scans" / name for name in ("a.nrrd", "letter.nrrd", "z.nrrd")]
+    for path in (paths[0], paths[2]):
+        volume = aScan(path.stem)
+        path.parent.mkdir(exist_ok=True)
+        exportVolume(volume, path)
+        slicer.mrmlScene.RemoveNode(volume)
+    paths[1].write_text("Dear colleague")
+    panel.project.ui.newProjectButton.click()
+    panel.services.dialogs.files = paths
+    for _ in range(2):
+        panel.project.ui.addFilesButton.click()
+        assert ids(panel) == panel.project._table.visibleIds() == ["a", "z"]
+        assert "letter.nrrd" in panel.ui.messageLabel.text
+    assert "a.nrrd' is in the project already, as the case 'a'" in panel.ui.messageLabel.text
+
+
+def test_adding_shows_how_far_it_is_and_can_be_stopped(panel):
+    from SAMSemiSegModule.panel.dialogs import QtDialogs
+
+    for name in ("one", "two"):
+        aScan(name)
+    panel.project.ui.newProjectButton.click()
+    shown = []
+
+    @contextmanager
+    def progress(title):
+        with QtDialogs().progress(title) as goOn:
+
+            def stopAtTheSecond(done, count, name):
+                assert goOn(done, count, name)
+                window = qt.QApplication.activeModalWidget()
+                shown.append((window.value, window.maximum, window.labelText))
+                if done == 1:
+                    window.cancel()
+                return goOn(done, count, name)
+
+            yield stopAtTheSecond
+
+    panel.services.dialogs.progress = progress
+    panel.project.ui.addSceneButton.click()
+    assert shown == [(0, 2, "one"), (1, 2, "two")]
+    assert ids(panel) == ["one"] and "1 were not added" in panel.ui.messageLabel.text
+    panel.services.dialogs.folder = panel.services.store.folder / "images"
+    panel.services.store.remove(["one"])
+    panel.project.ui.addFolderButton.click()
+    assert "none of the folder's images was added" in panel.ui.messageLabel.text
+    assert not ids(panel)
