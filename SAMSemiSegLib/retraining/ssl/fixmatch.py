@@ -2,9 +2,9 @@
 
 Source: Sohn et al., FixMatch, NeurIPS 2020, for dense labels as in UniMatch (Yang et al., CVPR
 2023): L_u = mean(1[max p >= 0.95]·CE(student(strong(x)), argmax p)) with p the student's own answer
-in evaluation mode to the crop as it comes, λ = 1 once the warm start is over. The mean is over all voxels, so
-that the term grows with confidence. Strong means gray values only (contrast, brightness, gamma,
-noise, blur) and boxes cut out: geometry is already in the crop.
+in evaluation mode to the crop as it comes, λ = 1 once the warm start is over. The mean is over all
+voxels, so that the term grows with confidence. Strong means gray values only (contrast, brightness,
+gamma, noise, blur) and boxes cut out: geometry is already in the crop.
 """
 
 from __future__ import annotations
