@@ -11,6 +11,7 @@ import numpy as np  # noqa: E402
 import SimpleITK as sitk  # noqa: E402
 import vtk  # noqa: E402
 from SAMSemiSegModule.scene.case_view import findNode, markAsCase  # noqa: E402
+from SAMSemiSegModule.scene.content import contentOf, filledSegments  # noqa: E402
 from SAMSemiSegModule.scene.geometry import isSheared, isValidVolume  # noqa: E402
 from SAMSemiSegModule.scene.hierarchy import placeBeside  # noqa: E402
 from SAMSemiSegModule.scene.plots import CurvePlot  # noqa: E402
@@ -214,6 +215,20 @@ def test_segment_of_another_name_is_left_out_and_named(scene):
     segmentation = aSegmentation(volume, anterior=np.s_[2:6, 2:6, 2:6])
     segmentation.GetSegmentation().AddEmptySegment("t", "tumor")
     assert labelArray(segmentation, volume, LABELS)[1].ignored == ["tumor"]
+
+
+def test_content_is_voxels_and_names_however_they_are_kept(scene, tmp_path):
+    volume = aVolume()
+    boxes = {"anterior": np.s_[2:6, 2:6, 2:6], "posterior": np.s_[7:9, 2:6, 2:6]}
+    drawn = aSegmentation(volume, **boxes)
+    segmentation, before = drawn.GetSegmentation(), contentOf(drawn)
+    assert filledSegments(drawn) == list(boxes) and segmentation.GetNumberOfLayers() == 2
+    segmentation.AddEmptySegment("another", "another")
+    segmentation.CollapseBinaryLabelmaps(False)
+    assert segmentation.GetNumberOfLayers() == 1 and contentOf(drawn) == before
+    moved = aSegmentation(volume, **{**boxes, "anterior": np.s_[2:6, 2:6, 3:7]})
+    segmentation.GetSegment(segmentation.GetNthSegmentID(0)).SetName("posterior of it")
+    assert len({before, contentOf(moved), contentOf(drawn)}) == 3
 
 
 def test_empty_label_is_refused(scene, tmp_path):

@@ -9,7 +9,8 @@ from slicer.i18n import tr as _
 
 from SAMSemiSegModule.panel.services import Services
 from SAMSemiSegModule.scene.case_view import FILE, LOADED, isUnsaved, markAsSaved
-from SAMSemiSegModule.scene.segmentations import exportLabels, filledSegments
+from SAMSemiSegModule.scene.content import filledSegments
+from SAMSemiSegModule.scene.segmentations import exportLabels
 
 
 def saveDrawing(services: Services) -> bool:
@@ -32,12 +33,9 @@ def saveDrawing(services: Services) -> bool:
     account = exportLabels(segmentation, parameters.caseVolume, store.labels, path)
     isSaved = False
     try:
-        isSaved = _mayLeaveOut(services, segmentation, account.ignored)
-        if isSaved:
+        if _mayLeaveOut(services, segmentation, account.ignored):
             store.setExpertLabel(caseId, path)
-    except Exception:
-        isSaved = False
-        raise
+            isSaved = True
     finally:
         if not isSaved:
             path.unlink(missing_ok=True)
@@ -62,12 +60,10 @@ def mayLeave(services: Services, caseId: str = "") -> bool:
     segmentation = parameters.caseSegmentation if parameters is not None else None
     if segmentation is None or segmentation.GetAttribute(LOADED) != "1":
         return True  # a node of the user's own stays in the scene
-    label = None
-    if caseId == parameters.caseId:
-        label = services.store.labelPath(services.store.case(caseId))
-    staysOnScreen = caseId == parameters.caseId and segmentation.GetAttribute(FILE) in (
+    case = services.store.case(caseId) if caseId == parameters.caseId else None
+    staysOnScreen = case is not None and segmentation.GetAttribute(FILE) in (
         None,
-        str(label),
+        str(services.store.labelPath(case)),
     )
     if staysOnScreen or not isUnsaved(segmentation):
         return True

@@ -12,7 +12,7 @@ from SAMSemiSegModule.panel.drawing import checkInScene, mayLeave, saveDrawing
 from SAMSemiSegModule.panel.section import Section
 from SAMSemiSegModule.review.queue import neighbor, reason, waitingCases
 from SAMSemiSegModule.scene.case_view import FILE, isUnsaved
-from SAMSemiSegModule.scene.segmentations import segmentCount
+from SAMSemiSegModule.scene.content import segmentCount
 from SAMSemiSegModule.scene.views import showVolume
 
 SHORTCUTS = {

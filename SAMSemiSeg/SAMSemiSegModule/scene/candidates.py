@@ -11,8 +11,9 @@ import vtk
 from slicer.i18n import tr as _
 
 from SAMSemiSegModule.scene.case_view import LOADED, keysOf
+from SAMSemiSegModule.scene.content import segmentCount
 from SAMSemiSegModule.scene.geometry import isValidVolume
-from SAMSemiSegModule.scene.segmentations import DEFAULT_TERMINOLOGY, segmentCount
+from SAMSemiSegModule.scene.segmentations import DEFAULT_TERMINOLOGY
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,9 @@ from typing import Any, Protocol
 
 import slicer
 
+from SAMSemiSegModule.scene.content import contentOf
 from SAMSemiSegModule.scene.hierarchy import placeBeside
-from SAMSemiSegModule.scene.segmentations import (
-    contentOf,
-    createSegmentation,
-    loadLabels,
-    renameSegments,
-)
+from SAMSemiSegModule.scene.segmentations import createSegmentation, loadLabels, renameSegments
 from SAMSemiSegModule.scene.views import colorAsUncertainty, showOnly, showVolume
 from SAMSemiSegModule.scene.volumes import loadVolume, removeNode
 

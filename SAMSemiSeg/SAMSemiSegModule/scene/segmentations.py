@@ -6,7 +6,6 @@ the label set is kept, and the number of such voxels is told.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,51 +220,9 @@ def _addSegment(node, label: Label) -> None:
     node.GetSegmentation().AddSegment(segment, segmentId)
 
 
-def segmentCount(node) -> int:
-    """Number of segments that hold a voxel."""
-    return len(filledSegments(node))
-
-
-def filledSegments(node) -> list[str]:
-    """Names of the segments that hold a voxel."""
-    return [name for name, _image, _extent in _filled(node)]
-
-
-def contentOf(node) -> str:
-    """A short text that is another one once a voxel, or the name of a filled segment, changes.
-
-    Times of modification would not do: showing a segmentation, or opening the editor on it, counts
-    as a change there.
-    """
-    from vtk.util.numpy_support import vtk_to_numpy
-
-    digest = hashlib.sha1(usedforsecurity=False)
-    for name, image, extent in _filled(node):
-        image.Crop(extent)  # the editor enlarges the images of segments, and shrinks them again
-        inside = vtk_to_numpy(image.GetPointData().GetScalars()) > 0
-        digest.update(f"{name}|{extent}|".encode())
-        digest.update(inside.tobytes())
-    return digest.hexdigest()
-
-
 def renameSegments(node, old: str, new: str) -> None:
     """Rename the segments of one name."""
     segmentation = node.GetSegmentation()
     for segmentId in segmentation.GetSegmentIDs():
         if segmentation.GetSegment(segmentId).GetName() == old:
             segmentation.GetSegment(segmentId).SetName(new)
-
-
-def _filled(node) -> list[tuple]:
-    """Name, image and extent (of the voxels inside) of each segment that holds a voxel."""
-    ids = vtk.vtkStringArray()
-    node.GetSegmentation().GetSegmentIDs(ids)
-    found = []
-    for index in range(ids.GetNumberOfValues()):
-        image, extent = slicer.vtkOrientedImageData(), [0] * 6
-        node.GetBinaryLabelmapRepresentation(ids.GetValue(index), image)
-        isFilled = image.GetNumberOfPoints() > 0 and image.GetScalarRange()[1] > 0
-        if isFilled and slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(image, extent):
-            name = node.GetSegmentation().GetSegment(ids.GetValue(index)).GetName()
-            found.append((name, image, extent))
-    return found
