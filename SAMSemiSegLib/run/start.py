@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import traceback
 from typing import Any
 
 from SAMSemiSegLib.atomic import is_disk_full
@@ -86,7 +87,8 @@ def start(
         raise
     except Exception as error:
         if not (isinstance(error, OSError) and is_disk_full(error)):
-            log.exception("The run ended unexpectedly")
+            told = project.without_paths(traceback.format_exc())
+            log.error("The run ended unexpectedly\n%s", told)
         raise
     finally:
         cancellation.stop()

@@ -105,6 +105,24 @@ def test_a_setting_that_is_not_there_is_told_with_those_that_are(
         load_settings("tiny", [assignment])
 
 
+def test_the_log_of_an_unexpected_end_names_no_file_of_a_case(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = project.path(project.labeled[0].image)
+
+    def fail(pipeline: object) -> None:
+        raise RuntimeError(f"something about {scan}")
+
+    monkeypatch.setattr("SAMSemiSegLib.run.start.Pipeline.run", fail)
+    monkeypatch.setattr("SAMSemiSegLib.run.start.hold_to_free_memory", lambda: None)
+    folder = RunFolder(project.folder / "runs" / "a")
+    with pytest.raises(RuntimeError):
+        start(project, folder, load_settings("tiny"))
+    written = (folder / "log.txt").read_text(encoding="utf-8")
+    assert f"RuntimeError: something about {project.labeled[0].id} (image)" in written
+    assert "Traceback" in written and str(scan) not in written
+
+
 def test_a_preset_that_is_no_object_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     for text in ("[1]", "{", ""):
