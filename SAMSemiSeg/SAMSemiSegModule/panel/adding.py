@@ -76,10 +76,11 @@ class Adding:
 
     def fromDicom(self) -> None:
         """Slicer's database loads; what it has loaded is then added from the scene."""
-        slicer.util.selectModule("DICOM")
+        # Said first: it is to be read when the panel is on screen again.
         self._services.tell(
-            _("Load the series here, then come back to SAMSemiSeg and click 'Add from scene'.")
+            _("Load the series in the module 'DICOM', then come back and click 'Add from scene'.")
         )
+        slicer.util.selectModule("DICOM")
 
     def _addEach(
         self,
