@@ -67,6 +67,20 @@ def test_an_unsaved_drawing_is_not_thrown_away_without_a_question(openProject, a
     assert parameters.caseId == "third" and storedVoxels(panel, "second") == drawn
 
 
+def test_a_training_asks_whether_an_unsaved_drawing_takes_part(openProject, answer, monkeypatch):
+    panel, started = openProject, []
+    monkeypatch.setattr(panel.train, "_start", lambda *_: started.append(1))
+    panel.project._openCase("second")
+    panel.labels.ui.labelCaseButton.click()
+    drawn, node = draw(panel, BLOCK), panel.services.parameters.caseSegmentation
+    for value, runs in ((None, 0), (False, 1), (True, 2), (True, 3)):
+        answer.value = value
+        panel.train.train()
+        assert len(started) == runs
+    assert len(answer.asked) == 3 and "trains without it" in answer.asked[0]
+    assert storedVoxels(panel, "second") == drawn and slicer.mrmlScene.IsNodePresent(node)
+
+
 def test_what_is_drawn_on_a_pseudo_label_makes_it_a_correction(openProject, answer):
     panel, ui = openProject, openProject.review.ui
     store = panel.services.store

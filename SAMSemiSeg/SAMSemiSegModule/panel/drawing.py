@@ -65,15 +65,24 @@ def mayLeave(services: Services, caseId: str = "") -> bool:
         None,
         str(services.store.labelPath(case)),
     )
-    if staysOnScreen or not isUnsaved(segmentation):
-        return True
-    answer = services.dialogs.saveDrawing(
-        _(
-            "The drawing of '{case}' is not saved. 'Save' makes it the project's label, 'Discard' "
-            "throws it away."
-        ).format(case=parameters.caseId)
+    question = _(
+        "The drawing of '{case}' is not saved. 'Save' makes it the project's label, 'Discard' "
+        "throws it away."
     )
-    return saveDrawing(services) if answer else answer is False
+    return staysOnScreen or _askToSave(services, question)
+
+
+def mayTrain(services: Services) -> bool:
+    """Ask whether an unsaved drawing becomes a label before a training, which would not see it.
+
+    Returns:
+        Whether to go on: it was saved, or is not meant to take part.
+    """
+    question = _(
+        "The drawing of '{case}' is not saved. 'Save' makes it the project's label first, "
+        "'Discard' trains without it; it stays on screen."
+    )
+    return _askToSave(services, question)
 
 
 def checkInScene(parameters: Any, *nodes: Any) -> None:
@@ -88,6 +97,14 @@ def checkInScene(parameters: Any, *nodes: Any) -> None:
                 case=parameters.caseId
             )
         )
+
+
+def _askToSave(services: Services, question: str) -> bool:
+    parameters = services.parameters
+    if parameters is None or not isUnsaved(parameters.caseSegmentation):
+        return True
+    answer = services.dialogs.saveDrawing(question.format(case=parameters.caseId))
+    return saveDrawing(services) if answer else answer is False
 
 
 def _mayLeaveOut(services: Services, segmentation: Any, ignored: list[str]) -> bool:

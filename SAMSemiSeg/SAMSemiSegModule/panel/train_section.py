@@ -10,6 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from SAMSemiSegModule.panel.catalog import Catalog
+from SAMSemiSegModule.panel.drawing import mayTrain
 from SAMSemiSegModule.panel.section import Choice, Section
 from SAMSemiSegModule.process.arguments import (
     chosenSettings,
@@ -122,8 +123,9 @@ class TrainSection(Section):
 
     def train(self) -> None:
         """Start a new run."""
-        self._retries = 0
-        self._start(self._settings(), self.parameters.device)
+        if mayTrain(self.services):
+            self._retries = 0
+            self._start(self._settings(), self.parameters.device)
 
     def retryLower(self) -> None:
         """Start again with settings that need less memory."""
