@@ -21,6 +21,8 @@ from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.preprocessing.stage import PreparedCase, prepare
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.pseudolabels.clean import channels_of
+from SAMSemiSegLib.pseudolabels.plausible import fault, label_sizes
+from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
 from SAMSemiSegLib.pseudolabels.stage import (
     draw_cases,
     predict_pseudo_label,
@@ -195,6 +197,8 @@ class Pipeline:
                 [case for case in cases if case.part == "labeled"],
             )
             pseudo_labels = {case.id: folder / f"{case.id}.npz" for case in asked}
+            if self.settings.pseudolabels.leave_out_implausible:
+                pseudo_labels = self._plausible(pseudo_labels, cases)
             if self.settings.pseudo_label_scores:
                 pseudo = partial(self._pseudo_probabilities, strategy)
                 score(f"pseudo-labels{row}", pseudo, of_vnet=False)
@@ -218,6 +222,30 @@ class Pipeline:
         )
         score(f"re-trained{row}", partial(self._probabilities, trained))
         return trained
+
+    def _plausible(
+        self, pseudo_labels: Mapping[str, Path], cases: Sequence[PreparedCase]
+    ) -> dict[str, Path]:
+        """Those that may be right; the rest is told."""
+        labels = self.project.label_set
+        known = [
+            label_sizes(np.array(case.labels), labels.channels)
+            for case in cases
+            if case.part == "labeled"
+        ]
+        faults = {}
+        for id, path in pseudo_labels.items():
+            sizes = label_sizes(PseudoLabel.load(path).hard, labels.channels)
+            if reason := fault(sizes, known, labels.names):
+                faults[id] = reason
+        if faults:
+            first, reason = next(iter(faults.items()))
+            self.context.events.warning(
+                f"{len(faults)} of {len(pseudo_labels)} pseudo-labels cannot be right and take no "
+                f"part in re-training ({first}: {reason}). The foundation model may need more time "
+                "(finetuning.budget)."
+            )
+        return {id: path for id, path in pseudo_labels.items() if id not in faults}
 
     def _settle_cleaning(self, cases: list[PreparedCase]) -> None:
         """Put the names of the labels that are in one piece in place of ``auto``."""

@@ -130,6 +130,9 @@ class PseudoLabelSettings(Settings):
     more than those of any other class (the prototypes of CPAC-SAM)."""
     largest_component: Cleaned = "auto"
     fill_holes: bool | list[str] = True
+    leave_out_implausible: bool = True
+    """Let no pseudo-label take part in re-training that is empty, or holds a label twenty times
+    smaller or larger than any labeled volume does."""
     vnet_share: Fraction = 0.0
     """Share of the warm-started V-Net (``retraining.warm_start``) in the probabilities: a 3D
     network and a 2D foundation model err in different places. 0: the foundation model alone."""

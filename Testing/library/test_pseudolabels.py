@@ -12,6 +12,7 @@ from SAMSemiSegLib.pseudolabels.clean import clean
 from SAMSemiSegLib.pseudolabels.confidence import volume_score, voxel_confidence
 from SAMSemiSegLib.pseudolabels.make import make_pseudo_label
 from SAMSemiSegLib.pseudolabels.picture import draw_pseudo_label
+from SAMSemiSegLib.pseudolabels.plausible import fault, label_sizes
 from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
 from SAMSemiSegLib.pseudolabels.stage import draw_cases
 from SAMSemiSegLib.run.settings import PseudoLabelSettings
@@ -161,3 +162,19 @@ def test_the_same_cases_are_drawn_in_their_order_at_each_call():
     assert len(set(drawn)) == 7 and drawn == sorted(drawn) == draw_cases(cases, 7, seed=3)
     assert drawn != draw_cases(cases, 7, seed=4)
     assert draw_cases(cases, None, 3) == draw_cases(cases, 50, 3) == cases
+
+
+def test_a_label_far_from_any_known_size_cannot_be_right() -> None:
+    known = [np.array([200, 0]), np.array([1000, 40])]
+    names = ["organ", "lesion"]
+    for sizes, words in (
+        ([500, 20], ""),
+        ([10, 0], ""),  # a lesion that not every labeled volume has may be missing
+        ([0, 0], "empty"),
+        ([9, 20], "'organ' has 9 voxels, at least 200"),
+        ([500, 801], "'lesion' has 801 voxels, at most 40"),
+    ):
+        assert words in fault(np.array(sizes), known, names)
+        assert bool(words) == bool(fault(np.array(sizes), known, names))
+    labels = np.array([[[0, 1, 1, 2, 255]]], np.uint8)
+    assert label_sizes(labels, 4).tolist() == [2, 1, 0]

@@ -17,6 +17,7 @@ from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.evaluation.metrics import compare_labels
 from SAMSemiSegLib.evaluation.scores import Scores
 from SAMSemiSegLib.export.predictor import Predictor
+from SAMSemiSegLib.finetuning.strategy import Prediction
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.preprocessing.stage import PreparedCase
 from SAMSemiSegLib.project.project import Project
@@ -115,6 +116,29 @@ def test_of_many_unlabeled_volumes_some_get_pseudo_labels_and_all_are_segmented(
     } == unlabeled
     told = [event.get("message", "") for event in read_events(folder.events)]
     assert any("2 of 3 unlabeled volumes" in message for message in told)
+
+
+def test_pseudo_labels_that_cannot_be_right_take_no_part(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that has learned too little names nothing: the V-Net must not learn that from it."""
+
+    def see_nothing(strategy: object, image: torch.Tensor, settings: object) -> Prediction:
+        probabilities = torch.zeros(3, *image.shape)
+        probabilities[0] = 1
+        return Prediction(probabilities)
+
+    monkeypatch.setattr("SAMSemiSegLib.pseudolabels.stage.predict_volume", see_nothing)
+    settings = ["pseudolabels.leave_out_implausible=true", "retraining.method=supervised"]
+    folder, scores = run(project, *settings)
+    told = [e["message"] for e in read_events(folder.events) if e["kind"] == "warning"]
+    assert any("3 of 3 pseudo-labels cannot be right" in message for message in told)
+    assert scores.row_names == ["pseudo-labels", "re-trained"]
+    alone = RunFolder(project.folder / "runs" / "alone")
+    off = ["export=[]", *settings, "retraining.pseudo_label_mode=off"]
+    start(project, alone, load_settings("tiny", off))
+    one, other = (load_file(f / "retraining" / "net.safetensors") for f in (folder, alone))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
 def test_rounds_of_selection_judge_every_volume(project: Project) -> None:
