@@ -6,7 +6,6 @@ of a ViT with patches of 16 come as large as the image.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -22,7 +21,8 @@ class FusedAttention(nn.Module):
     the table of all pairs in memory: hundreds of prompts on a canvas would make it gigabytes.
 
     Attributes:
-        present: (B, M) bool, the keys that count, for the passes to come; None: all.
+        present: (B, N) bool, which of the last N keys count, for the passes to come; None: all. The
+            decoder's own tokens come before them.
     """
 
     def __init__(self, attention: nn.Module) -> None:
@@ -38,7 +38,10 @@ class FusedAttention(nn.Module):
             layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # type: ignore[operator]
             for layer, x in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
         )
-        mask = None if self.present is None else self.present[:, None, None]
+        mask = None
+        if self.present is not None:
+            own = k.shape[1] - self.present.shape[1]
+            mask = F.pad(self.present, (own, 0), value=True)[:, None, None]
         found = F.scaled_dot_product_attention(query, key, value, mask)
         result: Tensor = self.out_proj(found.transpose(1, 2).flatten(2))  # type: ignore[operator]
         return result
@@ -93,14 +96,12 @@ class PromptedDecoder(SemanticDecoder):
     ) -> Tensor:
         """As the base class' at full resolution; ``present`` (B, N) says which prompts there are,
         so that a canvas' answer does not depend on how many others have."""
-        mask = None
-        if present is not None and not bool(present.all()):
-            own = len(self.mask_tokens.weight) + 1 + (self.obj_score_token is not None)
-            mask = torch.cat([present.new_ones(len(present), own), present], 1)
+        if present is not None and bool(present.all()):
+            present = None
         assert isinstance(self.transformer, nn.Module)
         for name, attention in self.transformer.named_modules():
             if name.rpartition(".")[2] in TOKENS_AS_KEYS:
-                attention.present = mask  # type: ignore[assignment]
+                attention.present = present  # type: ignore[assignment]
         return super().forward(embedding, positions, no_mask, prompts)
 
 
