@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
 from torch import nn
 
 from SAMSemiSegLib.retraining.ssl.method import LabeledBatch, SSLMethod, StepResult
-from SAMSemiSegLib.run.settings import Fraction
+from SAMSemiSegLib.run.settings import Fraction, NotNegative
 from SAMSemiSegLib.training.losses import segmentation_loss
 from SAMSemiSegLib.training.progress import sigmoid_ramp
-
-NotNegative = Annotated[float, Field(ge=0)]
 
 
 class RampOptions(SSLMethod.Options):

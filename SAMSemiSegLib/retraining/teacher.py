@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from SAMSemiSegLib.retraining.ramp import (
-    NotNegative,
     RampOptions,
     ramped_weight,
     supervised_step,
@@ -37,7 +36,7 @@ from SAMSemiSegLib.retraining.ssl.method import (
     StepResult,
     UnlabeledBatch,
 )
-from SAMSemiSegLib.run.settings import Fraction
+from SAMSemiSegLib.run.settings import Fraction, NotNegative
 from SAMSemiSegLib.training.losses import segmentation_loss
 from SAMSemiSegLib.training.progress import Progress
 

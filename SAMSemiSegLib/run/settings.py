@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
 Cleaned = bool | Literal["auto"] | list[str]
 """Labels that a clean-up is for: all, none, or those named; ``auto``: those that are in one piece
 in every labeled volume."""
@@ -166,7 +167,7 @@ class SelectionSettings(Settings):
     """For ``mode = threshold``: confident from this mean confidence on."""
     quantile: Fraction = 0.4
     """For ``mode = quantile``: the share of the volumes that counts as confident."""
-    smallest: Annotated[float, Field(ge=0)] = 0.3
+    smallest: NotNegative = 0.3
     largest: Annotated[float, Field(gt=0)] = 3.0
     """The predicted foreground's share of the volume must be between ``smallest`` and ``largest``
     times the labeled volumes' median."""
@@ -208,7 +209,7 @@ class RetrainingSettings(Settings):
     pseudo_label_mode: Literal["off", "on", "selected"] = "on"
     """``off``: the plain method; ``on``: SFR; ``selected``: SFR+."""
     selection: SelectionSettings = SelectionSettings()
-    pseudo_label_weight: Annotated[float, Field(ge=0)] = 1.0
+    pseudo_label_weight: NotNegative = 1.0
     pseudo_label_schedule: Literal["constant", "ramp_up", "ramp_down"] = "constant"
     pseudo_label_target: Literal["hard", "soft"] = "hard"
     confidence_weights: bool = True

@@ -18,10 +18,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -34,7 +33,7 @@ from SAMSemiSegLib.finetuning.slices import collect_slices, lay_out_slices, slic
 from SAMSemiSegLib.finetuning.stitched import StitchedOptions, StitchedStrategy
 from SAMSemiSegLib.finetuning.strategy import Prediction, Sample
 from SAMSemiSegLib.foundation.model import FoundationModel
-from SAMSemiSegLib.run.settings import Fraction, Positive, StitchingSettings
+from SAMSemiSegLib.run.settings import Fraction, NotNegative, Positive, StitchingSettings
 from SAMSemiSegLib.training.losses import IGNORE, cross_entropy, dice_loss, segmentation_loss
 from SAMSemiSegLib.training.progress import Progress
 from SAMSemiSegLib.volumes.volume import shape_of
@@ -57,9 +56,9 @@ class CrossPromptingOptions(StitchedOptions):
     """Of LoRA on the encoder's queries and values."""
     start: Fraction = 0.2
     """Share of the steps before the unsupervised terms begin. Published: 5,000 iterations."""
-    cross_weight: Annotated[float, Field(ge=0)] = 0.4
+    cross_weight: NotNegative = 0.4
     """Of the prompted answer teaching the unprompted decoder."""
-    consistency_weight: Annotated[float, Field(ge=0)] = 0.005
+    consistency_weight: NotNegative = 0.005
     """Of both prompted answers being pulled to their mean's classes."""
     max_points: Positive = 1024
     """Points on one canvas at most, over all classes; where they are more, both sets are thinned by

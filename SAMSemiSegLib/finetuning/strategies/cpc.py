@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
 from torch import Tensor
 
 from SAMSemiSegLib.finetuning.cross_prompting.prompts import Points
@@ -16,6 +13,7 @@ from SAMSemiSegLib.finetuning.cross_prompting.strategy import (
 )
 from SAMSemiSegLib.finetuning.prototypes import Prototypes, one_hot_regions
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES
+from SAMSemiSegLib.run.settings import NotNegative
 
 
 @STRATEGIES.register("cpc")
@@ -31,7 +29,7 @@ class CPCStrategy(CrossPrompting):
     class Options(CrossPromptingOptions):
         """Settings of the strategy's own."""
 
-        consistency_weight: Annotated[float, Field(ge=0)] = 0.05
+        consistency_weight: NotNegative = 0.05
 
     def point_sets(
         self, seen: Seen, coarse: Tensor, prototypes: Prototypes | None

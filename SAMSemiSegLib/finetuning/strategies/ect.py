@@ -14,11 +14,9 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from SAMSemiSegLib.augmentation.augmentation import Augmentation
@@ -36,6 +34,7 @@ from SAMSemiSegLib.foundation.semantic import SemanticDecoder
 from SAMSemiSegLib.run.settings import (
     AugmentationSettings,
     Fraction,
+    NotNegative,
     Positive,
     StitchingSettings,
 )
@@ -71,9 +70,9 @@ class ECTStrategy(StitchedStrategy):
         """Slices over which the propagation carries."""
         variants: Positive = 4
         """Augmentations of each volume; each is encoded once, weakly and strongly altered."""
-        cache_gigabytes: Annotated[float, Field(ge=0)] = 4.0
+        cache_gigabytes: NotNegative = 4.0
         """Embeddings kept on the disk at most."""
-        cross_weight: Annotated[float, Field(ge=0)] = 0.1
+        cross_weight: NotNegative = 0.1
         ramp: Fraction = 1.0
         """Share of the steps over which the cross teaching's weight rises."""
 

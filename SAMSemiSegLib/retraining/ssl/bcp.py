@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from SAMSemiSegLib.retraining.ramp import NotNegative, supervised_step
+from SAMSemiSegLib.retraining.ramp import supervised_step
 from SAMSemiSegLib.retraining.ssl.method import (
     METHODS,
     LabeledBatch,
@@ -25,7 +25,7 @@ from SAMSemiSegLib.retraining.ssl.method import (
     UnlabeledBatch,
 )
 from SAMSemiSegLib.retraining.teacher import TeacherMethod, TeacherOptions
-from SAMSemiSegLib.run.settings import Fraction
+from SAMSemiSegLib.run.settings import Fraction, NotNegative
 from SAMSemiSegLib.training.losses import IGNORE, segmentation_loss
 from SAMSemiSegLib.training.progress import Progress
 from SAMSemiSegLib.volumes.components import all_but_largest

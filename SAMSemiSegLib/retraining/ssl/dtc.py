@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from SAMSemiSegLib.retraining.ramp import NotNegative, RampOptions, ramped_weight, supervised_step
+from SAMSemiSegLib.retraining.ramp import RampOptions, ramped_weight, supervised_step
 from SAMSemiSegLib.retraining.signed_distance import signed_distance
 from SAMSemiSegLib.retraining.ssl.method import (
     METHODS,
@@ -24,6 +24,7 @@ from SAMSemiSegLib.retraining.ssl.method import (
     UnlabeledBatch,
 )
 from SAMSemiSegLib.retraining.vnet import VNet
+from SAMSemiSegLib.run.settings import NotNegative
 from SAMSemiSegLib.training.losses import IGNORE, segmentation_loss
 from SAMSemiSegLib.training.progress import Progress
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from SAMSemiSegLib.retraining.ramp import NotNegative, supervised_step
+from SAMSemiSegLib.retraining.ramp import supervised_step
 from SAMSemiSegLib.retraining.ssl.method import (
     METHODS,
     LabeledBatch,
@@ -21,7 +21,7 @@ from SAMSemiSegLib.retraining.ssl.method import (
     UnlabeledBatch,
 )
 from SAMSemiSegLib.retraining.teacher import TeacherMethod, TeacherOptions
-from SAMSemiSegLib.run.settings import Fraction
+from SAMSemiSegLib.run.settings import Fraction, NotNegative
 from SAMSemiSegLib.training.progress import Progress
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.retraining.cubes import assemble, cut, draw_exchange, exchange, exchange_back
-from SAMSemiSegLib.retraining.ramp import NotNegative, supervised_step
+from SAMSemiSegLib.retraining.ramp import supervised_step
 from SAMSemiSegLib.retraining.ssl.method import (
     METHODS,
     LabeledBatch,
@@ -35,7 +35,7 @@ from SAMSemiSegLib.retraining.ssl.method import (
 )
 from SAMSemiSegLib.retraining.teacher import NoisyTeacherOptions, TeacherMethod, noisy
 from SAMSemiSegLib.retraining.vnet import VNet
-from SAMSemiSegLib.run.settings import Fraction, Positive, Size3
+from SAMSemiSegLib.run.settings import Fraction, NotNegative, Positive, Size3
 from SAMSemiSegLib.training.losses import cross_entropy, dice_loss
 from SAMSemiSegLib.training.progress import Progress
 

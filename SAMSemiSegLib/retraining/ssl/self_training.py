@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from SAMSemiSegLib.retraining.ramp import NotNegative, supervised_step
+from SAMSemiSegLib.retraining.ramp import supervised_step
 from SAMSemiSegLib.retraining.ssl.method import (
     METHODS,
     LabeledBatch,
@@ -26,6 +26,7 @@ from SAMSemiSegLib.retraining.ssl.method import (
     StepResult,
     UnlabeledBatch,
 )
+from SAMSemiSegLib.run.settings import NotNegative
 from SAMSemiSegLib.training.losses import segmentation_loss
 from SAMSemiSegLib.training.progress import Progress
 
