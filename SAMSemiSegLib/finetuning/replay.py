@@ -102,13 +102,11 @@ class ReplayStrategy(FinetuningStrategy):
 
     def seen(self, sample: Sample, progress: Progress) -> Entry:
         """This volume, encoded now; or, in most steps, one seen before."""
-        if not self._remembers:
-            with torch.no_grad():
-                return self.encoded(sample)
-        if progress.step % self.options.replay == 0 or not len(self._replay):
-            with torch.no_grad():
-                return self._replay.add(self.encoded(sample))
-        return self._replay.draw()
+        if self._remembers and progress.step % self.options.replay and len(self._replay):
+            return self._replay.draw()
+        with torch.no_grad():
+            entry = self.encoded(sample)
+        return self._replay.add(entry) if self._remembers else entry
 
     def take_each_sample(self) -> None:
         """Forgets what it has seen, and keeps nothing more."""

@@ -121,7 +121,7 @@ def undo(project: Project) -> Case:
             if any(case.id == decision.before.id for case in project.cases):
                 project.replace(decision.before)
                 return decision.before
-    raise InputError(f"There is no decision to undo in the project '{project.name}'.")
+        raise InputError(f"There is no decision to undo in the project '{project.name}'.")
 
 
 def next_case(project: Project) -> tuple[Case, str] | None:

@@ -26,12 +26,11 @@ def selection_section(material: Material) -> str:
         "others get new pseudo-labels. Implausible predictions are never selected.</p>",
     ]
     if material.crops:
-        last = dict(zip(map(str, range(len(material.crops))), material.crops, strict=True))
-        figure = confidence_figure(_grouped(last), *_selection_line(last, settings))
-        heading = f"The last {len(last)} crops of the re-training"
+        figure = _figure(material.crops, settings)
+        heading = f"The last {len(material.crops)} crops of the re-training"
         parts.append(f'<div class="panel"><h3>{heading}</h3>{figure}</div>')
     for name, judgments in material.selections.items():
-        figure = confidence_figure(_grouped(judgments), *_selection_line(judgments, settings))
+        figure = _figure(list(judgments.values()), settings)
         heading = escape(name.capitalize())
         parts.append(f'<div class="panel"><h3>{heading}</h3>{figure}')
         rows = "".join(
@@ -46,20 +45,24 @@ def selection_section(material: Material) -> str:
     return "".join(parts)
 
 
-def _grouped(judgments: dict[str, Judgment]) -> dict[str, list[float]]:
+def _figure(judgments: list[Judgment], settings: dict[str, Any]) -> str:
+    return confidence_figure(_grouped(judgments), *_selection_line(judgments, settings))
+
+
+def _grouped(judgments: list[Judgment]) -> dict[str, list[float]]:
     groups: dict[str, list[float]] = {"selected": [], "not confident": [], "implausible": []}
-    for judgment in judgments.values():
+    for judgment in judgments:
         name = "selected" if judgment.confident else "not confident"
         groups["implausible" if judgment.implausible else name].append(judgment.confidence)
     return {name: values for name, values in groups.items() if values or name != "implausible"}
 
 
 def _selection_line(
-    judgments: dict[str, Judgment], settings: dict[str, Any]
+    judgments: list[Judgment], settings: dict[str, Any]
 ) -> tuple[float | None, str]:
     """Where the line of the histogram lies, and its name."""
     if settings.get("mode") == "quantile":
-        chosen = [judgment.confidence for judgment in judgments.values() if judgment.confident]
+        chosen = [judgment.confidence for judgment in judgments if judgment.confident]
         return (min(chosen), f"lowest selected {min(chosen):.4f}") if chosen else (None, "")
     threshold = settings.get("threshold")
     if not isinstance(threshold, (int, float)):

@@ -155,16 +155,15 @@ class OnlineAlternation:
     def _maps(self, unlabeled: UnlabeledBatch) -> tuple[Tensor | None, Tensor | None]:
         """Probabilities and confidence to write into, those that the settings ask for; a batch
         whose volumes have no stored pseudo-label comes without."""
-        shape = unlabeled.image.shape
-        soft, confidence = unlabeled.pseudo_soft, unlabeled.confidence
-        if self.retraining.pseudo_label_target == "soft":
-            channels = len(self.names) + 1
-            empty = unlabeled.image.new_zeros((shape[0], channels, *shape[2:]))
-            soft = empty if soft is None else soft.clone()
-        if self.retraining.confidence_weights:
-            empty = unlabeled.image.new_zeros((shape[0], *shape[2:]))
-            confidence = empty if confidence is None else confidence.clone()
-        return soft, confidence
+        image, soft, confidence = unlabeled.image, unlabeled.pseudo_soft, unlabeled.confidence
+        if soft is None and self.retraining.pseudo_label_target == "soft":
+            soft = image.new_zeros((len(image), len(self.names) + 1, *image.shape[2:]))
+        if confidence is None and self.retraining.confidence_weights:
+            confidence = image.new_zeros((len(image), *image.shape[2:]))
+        return (
+            None if soft is None else soft.clone(),
+            None if confidence is None else confidence.clone(),
+        )
 
     def _pseudo_label(self, image: Tensor) -> PseudoLabel:
         self.strategy.eval()
