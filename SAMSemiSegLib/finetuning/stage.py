@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +36,7 @@ ADVICE = (
 )
 
 
-KEPT, KEPT_BYTES = 32, 2**30
+KEPT, KEPT_BYTES = 96, 2**29
 """Augmented volumes that are remembered at most, for strategies with a fixed number of variants."""
 
 
@@ -148,7 +149,8 @@ def finetune(
         chosen = _pick(len(cases), own.batch_size, generator)
         if strategy.variants is None:
             return [sample(cases[index], generator) for index in chosen]
-        count = strategy.variants
+        # Shared out among the volumes: four augmentations of a single one are learned by heart.
+        count = math.ceil(strategy.variants / len(cases))
         return [variant(part, index, int(generator.integers(count))) for index in chosen]
 
     def draw(generator: np.random.Generator, progress: Progress) -> SampleBatch:

@@ -72,8 +72,8 @@ class FinetuningStrategy(nn.Module, ABC):
         mirror_axes: axes along which the anatomy may be mirrored (the augmentation's
             ``flip_axes``); whoever builds the strategy sets them.
         window: voxels along x, y, z of the crops it is trained on; None: whole volumes.
-        variants: number of augmentations that each volume has over the training; None: a new one
-            in every step.
+        variants: number of augmentations over the training of all labeled volumes together, and
+            of the unlabeled, at least one of each; None: a new one in every step.
         guide: from a volume (X, Y, Z) to the probabilities (K, X, Y, Z) of the V-Net trained so
             far, for strategies that are ``guided`` and for ``pseudolabels.vnet_share``; whoever
             builds the strategy sets it.

@@ -254,3 +254,22 @@ def test_a_resumed_run_gives_the_same_weights_and_leaves_no_embeddings(
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
     assert [path.name for path in (tmp_path / "parts").iterdir()] == ["checkpoint.pt"]
+
+
+def test_few_labeled_volumes_have_the_more_augmentations(
+    tmp_path: Path,
+    weights_after: Callable[..., dict[str, Tensor]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    strategy = build(variants=3)
+    seen: dict[str, set[int | None]] = {}
+
+    def step(labeled: Sequence[Sample], unlabeled: Sequence[Sample], progress: Progress) -> object:
+        for sample in (*labeled, *unlabeled):
+            seen.setdefault(sample.id, set()).add(sample.variant)
+        weight = next(p for p in strategy.parameters() if p.requires_grad)
+        return {"supervised": weight.sum()}
+
+    monkeypatch.setattr(strategy, "step", step)
+    weights_after(40, strategy, [ball()], [hidden("u0"), hidden("u1")], tmp_path)
+    assert seen == {"a": {0, 1, 2}, "u0": {0, 1}, "u1": {0, 1}}

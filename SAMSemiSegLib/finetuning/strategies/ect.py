@@ -68,8 +68,9 @@ class ECTStrategy(StitchedStrategy):
         """Consecutive slices of a volume in a step."""
         reach: Positive = 3
         """Slices over which the propagation carries."""
-        variants: Positive = 4
-        """Augmentations of each volume; each is encoded once, weakly and strongly altered."""
+        variants: Positive = 24
+        """Augmentations of all labeled volumes together, and of the unlabeled, at least one of
+        each volume; each is encoded once, weakly and strongly altered."""
         cache_gigabytes: NotNegative = 4.0
         """Embeddings kept on the disk at most."""
         cross_weight: NotNegative = 0.1
