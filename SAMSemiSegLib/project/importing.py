@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -56,6 +57,9 @@ def import_cases(
 ) -> ImportSummary:
     """Import a folder of images and one of labels, matched by their file names.
 
+    Images that are in the project already stay as they are, so that a folder that has grown can be
+    imported once more.
+
     Args:
         images: a folder of image files, a folder of folders of DICOM slices, or a series' folder.
         labels: a folder of label files, or ``None``.
@@ -75,6 +79,8 @@ def import_cases(
     if order is not None:
         found, note = in_order(found, order, images)
         notes += note
+    found, note = _new(project, found, images)
+    notes += note
     choose(found, labeled, evaluate, labels)
 
     label_set = project.label_set
@@ -90,15 +96,10 @@ def import_cases(
     size = sum(f.image.stat().st_size for f in found if f.image.is_file())
     whole = size <= WHOLE_CHECK_BYTES and len(found) <= WHOLE_CHECK_CASES
     taken = {case.id for case in project.cases}
-    already = {project.path(case.image) for case in project.cases}
     cases: list[Case] = []
     made: list[Path] = []
     try:
         for done, item in enumerate(found):
-            if item.image.resolve() in already:
-                raise InputError(
-                    f"'{item.image}' is in the project already; import a folder of new images."
-                )
             case = _case(project, item, label_set, taken, keep_references, whole, copy, made)
             taken.add(case.id)
             cases.append(case)
@@ -159,6 +160,37 @@ def add_case(
         _remove(made, project.folder)
         raise
     return case
+
+
+def _new(project: Project, found: list[Found], images: Path) -> tuple[list[Found], list[str]]:
+    """Those that the project does not have yet, and what the user should be told.
+
+    Raises:
+        InputError: it has them all.
+    """
+    cases = {case.id: project.path(case.image) for case in project.cases}
+    known = set(cases.values())
+
+    def is_known(item: Found) -> bool:
+        copy = cases.get(case_id(item.image.name))
+        return item.image.resolve() in known or (
+            copy is not None
+            and copy.is_relative_to(project.folder)
+            and copy.is_file()
+            and item.image.is_file()
+            and filecmp.cmp(item.image, copy, shallow=False)
+        )
+
+    new = [item for item in found if not is_known(item)]
+    if not new:
+        raise InputError(
+            f"Every image of '{images}' is in the project already; choose a folder with new ones."
+        )
+    if len(new) == len(found):
+        return new, []
+    left = len(found) - len(new)
+    note = f"In the project already and left as they are: {left} of {len(found)} images."
+    return new, [note]
 
 
 def _inferred(labels: list[Path]) -> LabelSet:

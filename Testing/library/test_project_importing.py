@@ -1,5 +1,6 @@
 """Import: all cases or none, by order and by name."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,25 @@ def test_requests_that_cannot_be_met_are_sentences(project, scans, tmp_path):
     assert project.cases == []
 
 
+@pytest.mark.parametrize("copy", [False, True])
+def test_a_folder_that_has_grown_is_imported_once_more(project, scans, copy):
+    images, labels = scans
+    grown = images.parent / "grown"
+    grown.mkdir()
+    shutil.copy(images / "phantom_001.nii.gz", grown)
+    import_cases(project, grown, labels, copy=copy)
+    before = project.cases[0]
+    with pytest.raises(InputError, match="Every image"):
+        import_cases(project, grown, copy=copy)
+    shutil.copy(images / "phantom_002.nii.gz", grown)
+    shutil.copy(images / "phantom_003.nii.gz", grown)
+    summary = import_cases(project, grown, labels, labeled=1, copy=copy)
+    assert (summary.imported, summary.labeled) == (2, 1)
+    assert any("already" in note and "1 of 3" in note for note in summary.notes)
+    assert project.cases[0] == before
+    assert [case.id for case in project.labeled] == ["phantom_001", "phantom_002"]
+
+
 def test_a_resampled_label_is_noted_and_a_case_is_added_once(project, scans):
     images, labels = scans
     image = read_image(images / "phantom_001.nii.gz")
@@ -131,7 +151,7 @@ def test_a_resampled_label_is_noted_and_a_case_is_added_once(project, scans):
     case = add_case(project, images / "phantom_001.nii.gz", labels / "crop.seg.nrrd")
     assert case.note is not None and "resampled" in case.note and case in project.labeled
     with pytest.raises(InputError, match="already"):
-        import_cases(project, images)
+        add_case(project, images / "phantom_001.nii.gz")
     with pytest.raises(InputError, match="--id"):
         add_case(project, images / "phantom_002.nii.gz", name="phantom_001")
     held = add_case(
