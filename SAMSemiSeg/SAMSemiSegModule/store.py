@@ -7,7 +7,7 @@ whenever it has changed, and before every change of ours.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ class ProjectStore:
         with self._saved():
             project.cases[:] = [case for case in project.cases if case.id not in gone]
             # Undoing one of their decisions would bring them back over another case of their name.
-            project.history[:] = [d for d in project.history if d.before.id not in gone]
+            self._forgetDecisions(gone)
 
     def keepForScoring(self, caseIds: Sequence[str]) -> None:
         """Labeled cases no longer train: they only score what the others have taught. Cases that
@@ -168,6 +168,7 @@ class ProjectStore:
                         ).format(case=caseId)
                     )
                 self._project.replace(type(case).model_validate({**case.model_dump(), **update}))
+            self._forgetDecisions(caseIds)
 
     def setLabels(self, labels: Sequence[dict[str, Any]]) -> None:
         """Set the label set: name, value, color and terminology of each."""
@@ -200,6 +201,8 @@ class ProjectStore:
             update = {"label": stored, "origin": "expert", "status": "labeled", "confidence": None}
             with self._saved():
                 self._project.replace(case.model_copy(update=update))
+                # Undoing an earlier rejection would put the pseudo-label in the drawing's place.
+                self._forgetDecisions([caseId])
         self._stamp = self._currentStamp()
 
     def accept(self, caseId: str) -> None:
@@ -224,6 +227,11 @@ class ProjectStore:
     def decisions(self) -> int:
         """How many decisions can be undone."""
         return 0 if self._project is None else len(self._project.history)
+
+    def _forgetDecisions(self, caseIds: Collection[str]) -> None:
+        """Their decisions can no longer be undone: something else has changed them since."""
+        history = self._project.history
+        history[:] = [decision for decision in history if decision.before.id not in caseIds]
 
     def counts(self) -> tuple[int, int, int]:
         """Cases that train with a label, without one, and that are only scored."""

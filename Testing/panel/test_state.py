@@ -141,6 +141,21 @@ def test_a_case_that_is_added_anew_has_no_decisions_to_undo(openProject):
     assert store.decisions == 0
 
 
+def test_undo_takes_no_drawing_away(openProject):
+    store = openProject.services.store
+    pretendPseudoLabels(openProject)
+    store.accept("third")
+    store.reject("second")
+    openProject.project._openCase("second")
+    openProject.labels.ui.labelCaseButton.click()
+    draw(openProject, np.s_[3:9, 3:9, 3:9])
+    openProject.labels.ui.saveLabelButton.click()
+    assert store.case("second").origin == "expert"
+    assert store.undo().id == "third"
+    assert store.case("second").label == "labels/second-drawn.nrrd"
+    assert store.decisions == 0
+
+
 def test_a_label_drawn_on_a_case_that_only_scores_is_what_it_scores_by(openProject):
     store = openProject.services.store
     openProject.project._table.select(["first"])
