@@ -139,9 +139,8 @@ def add_case(
     Raises:
         InputError: one sentence; the project and its folder are as before.
     """
-    known = [case.id for case in project.cases if case.image == project.stored(image)]
-    if known:
-        raise InputError(f"'{image}' is in the project already, as the case '{known[0]}'.")
+    if (known := _case_finder(project)(image)) is not None:
+        raise InputError(f"'{image}' is in the project already, as the case '{known}'.")
     taken = {case.id for case in project.cases}
     if name is not None and (name in taken or case_id(name) != name):
         why = "is taken" if name in taken else "holds characters that a file name cannot"
@@ -168,20 +167,8 @@ def _new(project: Project, found: list[Found], images: Path) -> tuple[list[Found
     Raises:
         InputError: it has them all.
     """
-    cases = {case.id: project.path(case.image) for case in project.cases}
-    known = set(cases.values())
-
-    def is_known(item: Found) -> bool:
-        copy = cases.get(case_id(item.image.name))
-        return item.image.resolve() in known or (
-            copy is not None
-            and copy.is_relative_to(project.folder)
-            and copy.is_file()
-            and item.image.is_file()
-            and filecmp.cmp(item.image, copy, shallow=False)
-        )
-
-    new = [item for item in found if not is_known(item)]
+    known = _case_finder(project)
+    new = [item for item in found if known(item.image) is None]
     if not new:
         raise InputError(
             f"Every image of '{images}' is in the project already; choose a folder with new ones."
@@ -191,6 +178,31 @@ def _new(project: Project, found: list[Found], images: Path) -> tuple[list[Found
     left = len(found) - len(new)
     note = f"In the project already and left as they are: {left} of {len(found)} images."
     return new, [note]
+
+
+def _case_finder(project: Project) -> Callable[[Path], str | None]:
+    """A function that names the case which has an image already: the same file, or a copy of it
+    in the project's folder under its name."""
+    files = {project.path(case.image).resolve(): case.id for case in project.cases}
+    copies = {
+        case.id: project.path(case.image)
+        for case in project.cases
+        if not Path(case.image).is_absolute()
+    }
+
+    def find(image: Path) -> str | None:
+        name = case_id(image.name)
+        copy = copies.get(name)
+        if (
+            copy is not None
+            and copy.is_file()
+            and image.is_file()
+            and filecmp.cmp(image, copy, shallow=False)
+        ):
+            return name
+        return files.get(image.resolve())
+
+    return find
 
 
 def _inferred(labels: list[Path]) -> LabelSet:

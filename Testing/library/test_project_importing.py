@@ -133,6 +133,12 @@ def test_a_folder_that_has_grown_is_imported_once_more(project, scans, copy):
     before = project.cases[0]
     with pytest.raises(InputError, match="Every image"):
         import_cases(project, grown, copy=copy)
+    with pytest.raises(InputError, match="already, as the case 'phantom_001'"):
+        add_case(project, grown / "phantom_001.nii.gz", copy=copy)
+    link = grown.parent / "phantom_001.nii.gz"
+    link.symlink_to(grown / "phantom_001.nii.gz")
+    with pytest.raises(InputError, match="already, as the case 'phantom_001'"):
+        add_case(project, link)
     shutil.copy(images / "phantom_002.nii.gz", grown)
     shutil.copy(images / "phantom_003.nii.gz", grown)
     summary = import_cases(project, grown, labels, labeled=1, copy=copy)
