@@ -89,11 +89,12 @@ class ModelCard(_Part):
         label_set: LabelSet,
         plan: Plan,
         patch: Size3,
+        net: NetSettings,
         settings: RunSettings,
         data: DataCounts,
         scores: Scores | None = None,
     ) -> ModelCard:
-        """The card of a finished run."""
+        """The card of a finished run. Its ``net`` may have another norm than the settings say."""
         plain = settings.model_dump(mode="json")
         plain["foundation"]["weights"] = None  # a path may name a user or a patient
         return cls(
@@ -110,7 +111,7 @@ class ModelCard(_Part):
                     "retraining.largest_component",
                 )
             ),
-            net=settings.retraining.net,
+            net=net,
             data=data,
             settings=plain,
             scores=_card_scores(scores or Scores()),

@@ -48,6 +48,7 @@ def export_model(
         project.label_set,
         plan,
         trained.patch,
+        trained.net.settings,
         settings,
         DataCounts(
             labeled=counts["labeled"],

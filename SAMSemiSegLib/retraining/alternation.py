@@ -24,6 +24,7 @@ from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy, Sample
 from SAMSemiSegLib.finetuning.windows import predict_volume
 from SAMSemiSegLib.pseudolabels.make import make_pseudo_label
 from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
+from SAMSemiSegLib.retraining.batch_norm import evaluating_by_batch
 from SAMSemiSegLib.retraining.pseudo_label_term import PseudoLabelTerm
 from SAMSemiSegLib.retraining.selection import Evidence, Shape, select
 from SAMSemiSegLib.retraining.ssl.method import LabeledBatch, StepResult, UnlabeledBatch
@@ -127,12 +128,8 @@ class OnlineAlternation:
     def _answers(self, images: Tensor) -> list[np.ndarray[Any, Any]]:
         """Probabilities (K, X, Y, Z) of the judge for each crop."""
         judge = self.term.ema_net() or self.term.final_net()
-        modes = {module: module.training for module in judge.modules()}
-        judge.eval()
-        probabilities = judge(images).float().softmax(1).cpu().numpy()
-        for module, training in modes.items():
-            module.training = training
-        return list(probabilities)
+        with evaluating_by_batch(judge):
+            return list(judge(images).float().softmax(1).cpu().numpy())
 
     def _relabeled(self, unlabeled: UnlabeledBatch, sure: Sequence[bool]) -> UnlabeledBatch:
         """The batch with what the foundation model says now of the crops that are not sure."""

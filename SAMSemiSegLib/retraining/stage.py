@@ -174,10 +174,14 @@ def load_net(folder: Path, channels: int, settings: RetrainingSettings) -> Retra
     """The network that :func:`retrain` left in ``folder``."""
     import json
 
+    from safetensors import safe_open
     from safetensors.torch import load_file
 
-    net = VNet(channels, settings.net)
-    net.load_state_dict(load_file(folder / "net.safetensors"))
+    path = folder / "net.safetensors"
+    with safe_open(path, "pt") as file:
+        norm = (file.metadata() or {}).get("norm", settings.net.norm)
+    net = VNet(channels, settings.net.model_copy(update={"norm": norm}))
+    net.load_state_dict(load_file(path))
     x, y, z = json.loads((folder / "patch.json").read_text(encoding="utf-8"))
     return RetrainedNet(net.eval(), (x, y, z))
 
@@ -189,9 +193,11 @@ def _save(term: PseudoLabelTerm, settings: RetrainingSettings, patch: Size3, fol
     net = net or term.final_net()
     assert isinstance(net, VNet)
     write_json(folder / "patch.json", list(patch))
-    plain = {key: value.contiguous().cpu() for key, value in net.plain().state_dict().items()}
+    by_window = settings.window_statistics and net.settings.norm == "batch"
+    plain = net.plain("instance" if by_window else None)
+    weights = {key: value.contiguous().cpu() for key, value in plain.state_dict().items()}
     with replacing(folder / "net.safetensors") as temporary:
-        save_file(plain, temporary)
+        save_file(weights, temporary, {"norm": plain.settings.norm})
 
 
 def _crop_shapes(

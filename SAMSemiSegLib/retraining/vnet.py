@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from SAMSemiSegLib.retraining.ssl.method import Head
-from SAMSemiSegLib.run.settings import NetSettings
+from SAMSemiSegLib.run.settings import NetSettings, Norm
 
 
 @dataclass(frozen=True)
@@ -200,9 +200,15 @@ class VNet(nn.Module):
         distance = None if self.distance_head is None else self.distance_head(stages[0]).tanh()
         return Output(self.head(stages[0]), stages[0], deep, distance)
 
-    def plain(self) -> "VNet":
-        """A copy of the weights without the extra heads, for prediction and export."""
-        net = VNet(self.channels, self.settings)
+    def plain(self, norm: Norm | None = None) -> "VNet":
+        """A copy of the weights without the extra heads, for prediction and export.
+
+        Args:
+            norm: of the copy; ``instance`` makes of batch norm what it is in training on a batch
+                of one window, without running averages. None: the same.
+        """
+        settings = self.settings.model_copy(update={"norm": norm or self.settings.norm})
+        net = VNet(self.channels, settings)
         own = self.state_dict()
         net.load_state_dict({name: own[name] for name in net.state_dict()})
         return net.to(next(self.parameters()).device).train(self.training)

@@ -139,11 +139,14 @@ class PseudoLabelSettings(Settings):
     network and a 2D foundation model err in different places. 0: the foundation model alone."""
 
 
+Norm = Literal["batch", "instance", "group"]
+
+
 class NetSettings(Settings):
     """The V-Net."""
 
     width: Positive = 16
-    norm: Literal["batch", "instance", "group"] = "batch"
+    norm: Norm = "batch"
     dropout: Fraction = 0.5
 
 
@@ -215,6 +218,10 @@ class RetrainingSettings(Settings):
     confidence_weights: bool = True
     """Weight each voxel of the pseudo-label term by its confidence."""
     final_model: Literal["last", "ema"] = "last"
+    window_statistics: bool = True
+    """With batch norm: what was trained normalizes each window by the window's own mean and spread
+    at prediction, as in training, and not by running averages of the training's crops. False: as
+    published."""
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Overlap of the sliding window at prediction."""
     scales: Annotated[tuple[Annotated[float, Field(ge=0.5, le=2)], ...], Field(min_length=1)] = (

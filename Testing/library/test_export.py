@@ -73,6 +73,7 @@ def make_card(norm="batch", intensity="zscore", largest_component=False, scales=
         LabelSet.of(["a", "b"], [3, 700]),
         make_plan([make_volume(0), make_volume(1)], settings.preprocessing),
         (32, 32, 16),
+        settings.retraining.net,
         settings,
         DataCounts(labeled=2, unlabeled=5, evaluated=1),
         scores,

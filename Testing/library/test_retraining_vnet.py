@@ -35,6 +35,18 @@ def test_extra_heads_leave_no_trace_in_the_plain_net() -> None:
     assert torch.equal(plain(image), net(image))
 
 
+def test_with_instance_norm_a_copy_does_to_a_window_what_batch_norm_does_in_training() -> None:
+    net = VNet(2, NetSettings(width=2, dropout=0), {"deep", "distance"})
+    for _ in range(3):
+        net(3 * torch.randn(2, 1, 32, 32, 32) + 1)
+    window, averages = torch.randn(1, 1, 32, 48, 32), net.plain().eval()
+    by_window = net.plain("instance").eval()
+    assert by_window.settings == NetSettings(width=2, dropout=0, norm="instance")
+    with torch.no_grad():
+        assert torch.allclose(by_window(window), net(window), atol=1e-4)
+        assert not torch.allclose(by_window(window), averages(window), atol=1e-2)
+
+
 def test_scripts_and_traces() -> None:
     net = VNet(2, NetSettings(width=2), {"deep"}).eval()
     scripted = torch.jit.script(net)

@@ -21,6 +21,7 @@ from SAMSemiSegLib.finetuning.strategy import Prediction
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.preprocessing.stage import PreparedCase
 from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.retraining.stage import load_net
 from SAMSemiSegLib.run.events import read_events
 from SAMSemiSegLib.run.folder import RunFolder
 from SAMSemiSegLib.run.presets import load_settings
@@ -101,6 +102,29 @@ def test_a_warm_start_begins_re_training_and_shares_in_the_pseudo_labels(project
     assert all(torch.equal(tensor, last[name]) for name, tensor in warm.items())
     with pytest.raises(InputError, match=r"retraining\.warm_start\.minutes"):
         load_settings("tiny", ["pseudolabels.vnet_share=0.5"])
+
+
+@pytest.mark.parametrize(("by_window", "norm"), [("true", "instance"), ("false", "batch")])
+def test_the_norm_of_the_result_is_in_its_file_and_on_its_card(
+    project: Project, by_window: str, norm: str
+) -> None:
+    folder, _ = run(
+        project,
+        f"retraining.window_statistics={by_window}",
+        "retraining.pseudo_label_mode=off",
+        "retraining.method=supervised",
+        'export=["bundle"]',
+    )
+    weights = load_file(folder / "retraining" / "net.safetensors")
+    assert any("running_mean" in name for name in weights) == (norm == "batch")
+    settings = load_settings("tiny", []).retraining
+    again = load_net(folder / "retraining", 3, settings)
+    assert again.net.settings.norm == norm and settings.net.norm == "batch"
+    predictor = Predictor.load(folder / "model", "cpu")
+    assert predictor.card.net == again.net.settings
+    window = torch.randn(1, 1, 32, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(predictor.net(window), again.net(window))
 
 
 @pytest.mark.parametrize("method", ["supervised", "mean_teacher"])

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from SAMSemiSegLib.retraining.batch_norm import evaluating_by_batch
 from SAMSemiSegLib.retraining.ramp import supervised_step
 from SAMSemiSegLib.retraining.ssl.method import (
     METHODS,
@@ -51,11 +52,8 @@ class FixMatch(TeacherMethod):
         weight = self.weight(progress)
         if unlabeled is None or weight == 0:
             return supervised_step(self.student, labeled)
-        training = self.student.training
-        self.student.eval()  # no dropout in the label
-        with torch.no_grad():
+        with torch.no_grad(), evaluating_by_batch(self.student):  # no dropout in the label
             weak = self.student(unlabeled.image).float().softmax(1)
-        self.student.train(training)
         strong = strongly_augmented(unlabeled.image, int(self.options.boxes))
         losses = supervised_step(self.student, labeled).losses
         loss, share = confident_cross_entropy(self.student(strong), weak, self.options.threshold)

@@ -18,6 +18,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from SAMSemiSegLib.retraining.batch_norm import evaluating_by_batch
 from SAMSemiSegLib.retraining.ramp import supervised_step
 from SAMSemiSegLib.retraining.ssl.method import (
     METHODS,
@@ -65,8 +66,7 @@ class SelfTraining(SSLMethod):
         weight = self.options.consistency_weight
         if unlabeled is None or weight == 0 or self._round(progress.step, progress.total) == 0:
             return supervised_step(self.student, labeled)
-        with torch.no_grad():
-            self.labeler.eval()
+        with torch.no_grad(), evaluating_by_batch(self.labeler):
             labels = self.labeler(unlabeled.image).argmax(1)
         known, logits = self.student(labeled.image), self.student(unlabeled.image)
         losses = {
