@@ -10,7 +10,7 @@ import copy
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,19 +96,25 @@ class Optimization:
 
 @dataclass
 class _Watch:
-    """Notices early when training goes wrong."""
+    """Notices early when training goes wrong. A loss to which a term is added begins anew."""
 
     first: list[float] = field(default_factory=list)
     last: deque[float] = field(default_factory=lambda: deque(maxlen=20))
     warned: bool = False
+    terms: frozenset[str] = frozenset()
 
-    def see(self, loss: float, context: Context, task_name: str) -> None:
+    def see(self, losses: Mapping[str, float], context: Context, task_name: str) -> None:
+        loss = losses["loss"]
         if not math.isfinite(loss):
             raise TrainingDivergedError(
                 f"The loss of {task_name} is no longer a number; lower the learning rate "
                 f"(--set {task_name}.learning_rate=...) and start again, or resume with mixed "
                 "precision off."
             )
+        if self.terms != losses.keys():
+            self.terms = frozenset(losses)
+            self.first.clear()
+            self.last.clear()
         self.last.append(loss)
         if len(self.first) < 20:
             self.first.append(loss)
@@ -202,7 +208,7 @@ def train(
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             task.after_step(progress)
-            watch.see(losses["loss"], context, task.name)
+            watch.see(losses, context, task.name)
             running.see(losses | values)
             now = time.monotonic()
             step += 1

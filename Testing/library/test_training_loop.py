@@ -14,7 +14,7 @@ from torch import nn
 
 from SAMSemiSegLib.errors import Cancelled
 from SAMSemiSegLib.run.cancellation import Cancellation
-from SAMSemiSegLib.run.events import Events
+from SAMSemiSegLib.run.events import Events, read_events
 from SAMSemiSegLib.run.settings import Budget
 from SAMSemiSegLib.training import loop
 from SAMSemiSegLib.training.context import Context
@@ -108,6 +108,32 @@ def test_what_no_step_uses_decays_as_with_several_processes(tmp_path: Path) -> N
         task_of(net, step), Budget(steps=1), optimization, tmp_path / "checkpoint.pt", context
     )
     assert net["idle"].weight.item() == pytest.approx(1 - 0.1 * 0.5)
+
+
+@pytest.mark.parametrize("grows", ["by another term", "by itself"])
+def test_a_loss_that_doubles_is_told_but_not_a_term_that_begins_later(
+    grows: str, tmp_path: Path
+) -> None:
+    net = nn.Linear(1, 1)
+
+    def step(batch: int, progress: Progress) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+        known, late = 0 * net(torch.ones(1, 1)).sum() + 1, progress.step >= 30
+        if grows == "by itself":
+            return {"supervised": known * (3 if late else 1)}, {}
+        return {"supervised": known} | ({"consistency": 2 * known} if late else {}), {}
+
+    events = Events(tmp_path / "events.jsonl")
+    context = Context(make_accelerator("cpu"), events, Cancellation(tmp_path / "cancel"))
+    loop.train(
+        task_of(net, step),
+        Budget(steps=80),
+        loop.Optimization(),
+        tmp_path / "checkpoint.pt",
+        context,
+    )
+    told = [e["message"] for e in read_events(tmp_path / "events.jsonl") if e["kind"] == "warning"]
+    assert len(told) == (grows == "by itself")
+    assert all("has doubled" in message for message in told)
 
 
 def task_of(net: nn.Module, step: Callable[..., Any], **more: Any) -> loop.Task[int]:

@@ -200,7 +200,8 @@ def test_a_strategy_guided_by_a_vnet_gets_one_with_every_preset(openProject):
     for preset in ("quick", "balanced", "paper"):
         train.parameters.preset, train.parameters.strategy = preset, "box"
         settings = train._settings()
-        assert ("retraining.warm_start.minutes" in settings) == (preset == "paper")
+        minutes = settings.get("retraining.warm_start.minutes")
+        assert minutes == ("15.0" if preset == "paper" else None)
         check_before_start(train.store.project, runSettings(train.parameters, settings))
 
 

@@ -17,6 +17,7 @@ from SAMSemiSegModule.process.arguments import (
     resumeArguments,
     runSettings,
     trainArguments,
+    warmStartMinutes,
 )
 from SAMSemiSegModule.process.lower import lowered
 from SAMSemiSegModule.process.outcome import Outcome
@@ -26,8 +27,6 @@ from SAMSemiSegModule.process.runner import hasManifest
 from SAMSemiSegModule.scene.plots import CurvePlot
 
 POLL_MILLISECONDS = 200
-# As in the preset 'Balanced', for a strategy that needs a V-Net with a preset that trains none.
-WARM_START_MINUTES = "15"
 # Of a flood of output only the end is shown; the log file in the run's folder has it all.
 MOST_TEXT = 8000
 # Drawing the curves costs most of a poll; once a second is live enough.
@@ -200,7 +199,7 @@ class TrainSection(Section):
         settings = runSettings(self.parameters, chosen)
         isGuided = self._catalog.isGuided(settings.finetuning.strategy)
         if isGuided and settings.retraining.warm_start is None:
-            chosen["retraining.warm_start.minutes"] = WARM_START_MINUTES
+            chosen["retraining.warm_start.minutes"] = warmStartMinutes()
         return chosen
 
     def _foundation(self) -> tuple[str, bool]:

@@ -73,6 +73,13 @@ def runSettings(parameters: Any, settings: Mapping[str, str]) -> Any:
     return load_settings(parameters.preset, assignments, device=parameters.device)
 
 
+def warmStartMinutes() -> str:
+    """What 'Balanced' gives the V-Net before re-training, for presets that have none."""
+    from SAMSemiSegLib.run.presets import load_settings
+
+    return str(load_settings("balanced").retraining.warm_start.minutes)
+
+
 def trainArguments(
     project: Path, run: str, parameters: Any, settings: Mapping[str, str], device: str
 ) -> list[str]:
