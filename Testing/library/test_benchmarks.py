@@ -180,6 +180,7 @@ def test_settings_are_valid_for_every_published_row(
         assert set(given) | {"flip_axes"} == set(
             type(settings.finetuning.augmentation).model_fields
         )
+        assert not settings.retraining.window_statistics
         read_options(settings.retraining)
         check_patch(settings.retraining.patch, settings.retraining)
         STRATEGIES[settings.finetuning.strategy].Options(**settings.finetuning.options)
