@@ -96,7 +96,7 @@ class Optimization:
 
 @dataclass
 class _Watch:
-    """Notices early when training goes wrong. A loss to which a term is added begins anew."""
+    """Notices early when training goes wrong. A loss begins anew with a term never seen before."""
 
     first: list[float] = field(default_factory=list)
     last: deque[float] = field(default_factory=lambda: deque(maxlen=20))
@@ -111,8 +111,8 @@ class _Watch:
                 f"(--set {task_name}.learning_rate=...) and start again, or resume with mixed "
                 "precision off."
             )
-        if self.terms != losses.keys():
-            self.terms = frozenset(losses)
+        if not self.terms.issuperset(losses):
+            self.terms = self.terms.union(losses)
             self.first.clear()
             self.last.clear()
         self.last.append(loss)

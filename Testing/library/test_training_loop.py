@@ -110,7 +110,7 @@ def test_what_no_step_uses_decays_as_with_several_processes(tmp_path: Path) -> N
     assert net["idle"].weight.item() == pytest.approx(1 - 0.1 * 0.5)
 
 
-@pytest.mark.parametrize("grows", ["by another term", "by itself"])
+@pytest.mark.parametrize("grows", ["by another term", "by itself", "beside a term now and then"])
 def test_a_loss_that_doubles_is_told_but_not_a_term_that_begins_later(
     grows: str, tmp_path: Path
 ) -> None:
@@ -118,8 +118,10 @@ def test_a_loss_that_doubles_is_told_but_not_a_term_that_begins_later(
 
     def step(batch: int, progress: Progress) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
         known, late = 0 * net(torch.ones(1, 1)).sum() + 1, progress.step >= 30
-        if grows == "by itself":
-            return {"supervised": known * (3 if late else 1)}, {}
+        if grows != "by another term":
+            more = batch % 2 == 0 and grows != "by itself"
+            losses = {"supervised": known * (3 if late else 1)}
+            return losses | ({"pseudo_label": known} if more else {}), {}
         return {"supervised": known} | ({"consistency": 2 * known} if late else {}), {}
 
     events = Events(tmp_path / "events.jsonl")
@@ -132,7 +134,7 @@ def test_a_loss_that_doubles_is_told_but_not_a_term_that_begins_later(
         context,
     )
     told = [e["message"] for e in read_events(tmp_path / "events.jsonl") if e["kind"] == "warning"]
-    assert len(told) == (grows == "by itself")
+    assert len(told) == (grows != "by another term")
     assert all("has doubled" in message for message in told)
 
 
