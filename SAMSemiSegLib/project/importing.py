@@ -191,16 +191,13 @@ def _case_finder(project: Project) -> Callable[[Path], str | None]:
     }
 
     def find(image: Path) -> str | None:
+        if (known := files.get(image.resolve())) is not None:
+            return known
         name = case_id(image.name)
         copy = copies.get(name)
-        if (
-            copy is not None
-            and copy.is_file()
-            and image.is_file()
-            and filecmp.cmp(image, copy, shallow=False)
-        ):
-            return name
-        return files.get(image.resolve())
+        if copy is None or not (copy.is_file() and image.is_file()):
+            return None
+        return name if filecmp.cmp(image, copy, shallow=False) else None
 
     return find
 
