@@ -244,16 +244,23 @@ def _fix_steps(
     task: Task[Batch], budget: Budget, parameters: list[nn.Parameter], context: Context
 ) -> int:
     """The number of steps: as given, or what fits into the minutes, by timing a few steps whose
-    effect is taken back."""
+    effect is taken back.
+
+    They are spread over the run, for terms of a method may begin on the way; the latest come first,
+    so that where there is time for few of them, those are of the costly kind.
+    """
     if budget.minutes is None:
         return budget.steps
     before = copy.deepcopy(task.state())
     seconds = []
-    for step in range(1 + max(4, task.period)):
+    periods = math.ceil(4 / task.period)
+    timed, stride = periods * task.period, 100 * task.period
+    for step in range(1 + timed):
         context.cancellation.check()
         began = time.monotonic()
-        # The middle of a run: by then every term of a method is switched on.
-        progress = Progress(50 + step, 100)
+        # Whole strides apart but for one step each, so that a period is met as in the run.
+        middle = (timed - max(step, 1)) * stride + stride // 2
+        progress = Progress(middle + step, timed * stride)
         batch = task.draw(generator(context.seed, task.name, step), progress)
         seed_torch(context.seed, task.name, step)
         _backward(task, batch, progress, parameters, context)

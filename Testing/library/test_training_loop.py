@@ -42,6 +42,25 @@ def test_minutes_become_steps_by_the_mean_of_whole_periods(
     assert steps == int(600 / (1 + 6 / period))
 
 
+@pytest.mark.parametrize("minutes, steps", [(10, int(600 / 2.5)), (0.6, int(36 / 3))])
+def test_minutes_are_filled_where_a_term_begins_on_the_way(
+    minutes: float, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step takes 1 s in the first quarter of the run and 3 s later; where there is no time to
+    measure both, the later ones count."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock.now)
+    net = nn.Linear(1, 1)
+
+    def step(batch: int, progress: Progress) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+        clock.now += 1 if progress.fraction < 0.25 else 3
+        return {"loss_term": net(torch.ones(1, 1)).sum()}, {}
+
+    context = Context(make_accelerator("cpu"), Events(None), Cancellation(tmp_path / "cancel"))
+    budget = Budget(minutes=minutes)
+    assert loop._fix_steps(task_of(net, step), budget, list(net.parameters()), context) == steps
+
+
 class Keeping:
     """Steps that take 8 s, but 1 s where one of the 40 volumes has been met before."""
 
@@ -54,7 +73,7 @@ class Keeping:
     def step(
         self, batch: int, progress: Progress
     ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-        volume = random.Random(batch).randrange(40)
+        volume = random.Random(batch + 1).randrange(40)
         self.clock.now += 1 if volume in self.met else 8
         self.met.add(volume)
         self.done.append((progress.step, progress.total))
