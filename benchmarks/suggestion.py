@@ -281,7 +281,8 @@ def _train(
         loss.backward()
         optimizer.step()
         schedule.step()
-    return net.eval(), patch, time.monotonic() - began
+    # At prediction each window is normalized by itself, as is the default of a run.
+    return net.plain("instance").eval(), patch, time.monotonic() - began
 
 
 def _dice(
