@@ -179,8 +179,9 @@ def table(results: Path = typer.Argument(RESULTS), markdown: bool = False) -> No
 
 @app.command()
 def methods(results: Path = typer.Argument(RESULTS), markdown: bool = False) -> None:
-    """The methods plain, SFR and SFR+, the best first, with the published Dice and the time."""
-    columns = ("Set", "Labels", "Configuration", "Method", "Variant", "Dice %", "HD95 mm")
+    """The methods plain, with SFR and with SFR+, the best first, with the published Dice and the
+    time; cells with commas hold the three in this order."""
+    columns = ("Set", "Labels", "Configuration", "Method", "Plain", "SFR", "SFR+", "HD95 mm")
     columns += ("Failed", "Published", "Minutes")
     show(columns, [list(line) for line in ranking(read(results), _published)], markdown)
 

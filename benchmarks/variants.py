@@ -51,6 +51,10 @@ LATER = {
 
 STAGE3 = ("retraining", "evaluation/re-trained.json")
 
+Run = tuple[dict[str, Any], float]
+"""Figures of a run's last network, and the seconds that its stages took."""
+MISSING = "–"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -193,39 +197,58 @@ def final_row(line: dict[str, Any]) -> str:
 def ranking(
     lines: Sequence[dict[str, Any]], published: Callable[[str, int, str], float | None]
 ) -> list[tuple[str, ...]]:
-    """One row for each set, number of labels, configuration, method and variant; within a set the
-    best Dice first.
+    """One row for each set, number of labels, configuration and method; within a configuration the
+    method with the best Dice in any of the three ways first.
 
     Args:
         lines: of the results file; those without a method are left out.
         published: Dice in percent by set, number of labels and ``method/variant``, where known.
 
     Returns:
-        Set, labels, configuration, method, variant, Dice in percent (mean, standard deviation and
-        number of runs), HD95 in millimeters, failures, published Dice, minutes.
+        Set, labels, configuration, method; Dice in percent plain, with SFR and with SFR+ (mean,
+        standard deviation and number of runs where there are several); then, each for the three
+        ways, HD95 in millimeters, failed cases, published Dice, minutes.
     """
-    groups: dict[tuple[Any, ...], list[tuple[dict[str, Any], float]]] = {}
+    groups: dict[tuple[Any, ...], dict[str, list[Run]]] = {}
     for line in lines:
         if "method" in line:
-            key = (line["dataset"], line["labels"], line["name"], line["method"], line["variant"])
-            groups.setdefault(key, []).append((line["rows"][final_row(line)], line["seconds"]))
+            key = (line["dataset"], line["labels"], line["name"], line["method"])
+            run = line["rows"][final_row(line)], line["seconds"]
+            groups.setdefault(key, {}).setdefault(line["variant"], []).append(run)
     ranked = []
-    for key, runs in groups.items():
-        dice = [100 * figures["dice"] for figures, _ in runs]
-        spread = f" ± {statistics.stdev(dice):.1f}" if len(dice) > 1 else ""
-        hd95 = [f["hd95_mm"] for f, _ in runs if f["hd95_mm"] is not None]
-        known = published(key[0], key[1], f"{key[3]}/{key[4]}")
-        mean = statistics.fmean(dice)
+    for key, ways in groups.items():
+        best = max(_dice(runs)[0] for runs in ways.values())
+        known = {way: published(key[0], key[1], f"{key[3]}/{way}") for way in MODES}
+        of_ways = (
+            {way: _hd95(runs) for way, runs in ways.items()},
+            {way: _failed(runs) for way, runs in ways.items()},
+            {way: f"{dice:.1f}" for way, dice in known.items() if dice is not None},
+            {way: f"{statistics.fmean(s for _, s in runs) / 60:.1f}" for way, runs in ways.items()},
+        )
         cells = (
             *(str(part) for part in key),
-            f"{mean:.1f}{spread} ({len(dice)})",
-            f"{statistics.fmean(hd95):.1f}" if hd95 else "–",
-            f"{sum(f['failures'] for f, _ in runs)} of {sum(f['cases'] for f, _ in runs)}",
-            "–" if known is None else f"{known:.1f}",
-            f"{statistics.fmean(seconds for _, seconds in runs) / 60:.1f}",
+            *(_dice(ways[way])[1] if way in ways else MISSING for way in MODES),
+            *(", ".join(shown.get(way, MISSING) for way in MODES) for shown in of_ways),
         )
-        ranked.append(((key[0], key[1], key[2], -mean), cells))
+        ranked.append(((*key[:3], -best), cells))
     return [cells for _, cells in sorted(ranked)]
+
+
+def _dice(runs: Sequence[Run]) -> tuple[float, str]:
+    """Mean Dice in percent, and as it is shown."""
+    dice = [100 * figures["dice"] for figures, _ in runs]
+    mean = statistics.fmean(dice)
+    spread = f" ± {statistics.stdev(dice):.1f} ({len(dice)})" if len(dice) > 1 else ""
+    return mean, f"{mean:.1f}{spread}"
+
+
+def _hd95(runs: Sequence[Run]) -> str:
+    known = [figures["hd95_mm"] for figures, _ in runs if figures["hd95_mm"] is not None]
+    return f"{statistics.fmean(known):.1f}" if known else MISSING
+
+
+def _failed(runs: Sequence[Run]) -> str:
+    return str(sum(figures["failures"] for figures, _ in runs))
 
 
 def _seconds(folder: Path, name: str) -> float:

@@ -277,11 +277,31 @@ def test_all_rows_of_a_method_once_each(
     assert lines[0]["rows"]["warm start"] == lines[1]["rows"]["warm start"]
     assert lines[2]["seconds"] >= lines[1]["seconds"] >= 0
     ranked = accuracy.ranking(lines, accuracy._published)
-    assert len(ranked) == 3 and {line[4] for line in ranked} == {"plain", "sfr", "sfr+"}
-    dice = [float(line[5].split()[0]) for line in ranked]
-    assert dice == sorted(dice, reverse=True)
-    assert {line[8] for line in ranked} == {"29.7", "74.4", "81.0"}
+    final = ("re-trained", "re-trained", "re-trained (round 1)")
+    dice = [
+        f"{100 * line['rows'][row]['dice']:.1f}" for line, row in zip(lines, final, strict=True)
+    ]
+    assert [line[:7] for line in ranked] == [("la2018", "1", "t", "mean_teacher", *dice)]
+    assert ranked[0][9] == "29.7, 74.4, 81.0"
     assert json.loads(results.read_text().splitlines()[0])["method"] == "mean_teacher"
+
+
+def test_methods_stand_in_the_order_of_their_best_way(accuracy: ModuleType) -> None:
+    figures = {"hd95_mm": 2.0, "failures": 1}
+    runs = [("a", "plain", 0.5), ("b", "plain", 0.4), ("b", "sfr", 0.6), ("b", "sfr", 0.8)]
+    lines = [
+        {
+            **{"dataset": "la", "labels": 1, "name": "t", "method": method, "variant": variant},
+            **{"rows": {"re-trained": {**figures, "dice": dice}}, "seconds": 90},
+        }
+        for method, variant, dice in runs
+    ]
+    ranked = accuracy.ranking(lines, lambda *_: None)
+    assert [line[3:7] for line in ranked] == [
+        ("b", "40.0", "70.0 ± 14.1 (2)", "–"),
+        ("a", "50.0", "–", "–"),
+    ]
+    assert ranked[0][7:] == ("2.0, 2.0, –", "1, 2, –", "–, –, –", "1.5, 1.5, –")
 
 
 def test_curves_show_the_final_network_of_each_run(accuracy: ModuleType, tmp_path: Path) -> None:
