@@ -146,6 +146,8 @@ class Story:
         self.note("cancelled")
         self.click(train.ui.continueButton)
         self.finishTraining()
+        said = train.ui.stageLabel.text
+        assert said.endswith(f"{CASES - LABELED} of its segmentations wait in 'Review'."), said
         self.note("trained")
 
     def review(self) -> None:

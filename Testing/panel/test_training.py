@@ -57,6 +57,13 @@ def test_crash_shows_what_happened_and_leaves_the_log(fakeTraining):
     assert "Traceback" in slicer.app.clipboard().text()
 
 
+def test_success_tells_how_good_the_network_is_and_where_to_go(fakeTraining):
+    train = fakeTraining("succeed")
+    pump(lambda: train.outcome is not None)
+    said = train.ui.stageLabel.text
+    assert said == "Finished. Dice 0.73 on the 'Score only' cases. Its network is in 'Model'."
+
+
 def test_panel_answers_within_100_ms_while_a_training_floods_it(fakeTraining):
     """The panel's own time between two turns of its event loop; see test_story.py."""
     from SAMSemiSegModule.pauses import Pauses

@@ -20,10 +20,11 @@ from SAMSemiSegModule.process.arguments import (
     warmStartMinutes,
 )
 from SAMSemiSegModule.process.lower import lowered
-from SAMSemiSegModule.process.outcome import Outcome
+from SAMSemiSegModule.process.outcome import End, Outcome
 from SAMSemiSegModule.process.progress import RunProgress, inWords
 from SAMSemiSegModule.process.query import NoAnswer
 from SAMSemiSegModule.process.runner import hasManifest
+from SAMSemiSegModule.review.queue import waitingCases
 from SAMSemiSegModule.scene.plots import CurvePlot
 
 POLL_MILLISECONDS = 200
@@ -290,16 +291,32 @@ class TrainSection(Section):
 
     def _finish(self, outcome: Outcome) -> None:
         self.outcome = outcome
-        self.ui.stageLabel.text = outcome.message()
         self._showBars(False)
         with self.services.errorsShown(clear=False):
             self.store.refresh()
+            self.ui.stageLabel.text = " ".join([outcome.message(), *self._whatNext()])
             # A run that went on from a checkpoint may say a thing twice.
             if warnings := dict.fromkeys(self.progress.warnings):
                 self.services.tell("\n".join(warnings))
         if self.parameters is None or self._catalog.hasToDownload(self._foundation()[0]):
             self._catalog.request("weights", again=True)
         self.services.changed()
+
+    def _whatNext(self) -> list[str]:
+        """How good the network of a finished run is, where that is known, and where to go."""
+        if self.outcome is None or self.outcome.end is not End.SUCCEEDED:
+            return []
+        sentences = []
+        if self.progress.scores:
+            dice = list(self.progress.scores.values())[-1]
+            sentences.append(_("Dice {dice:.2f} on the 'Score only' cases.").format(dice=dice))
+        waiting = len(waitingCases(self.store.cases))
+        sentences.append(
+            _("{count} of its segmentations wait in 'Review'.").format(count=waiting)
+            if waiting
+            else _("Its network is in 'Model'.")
+        )
+        return sentences
 
     def _copyLog(self) -> None:
         slicer.app.clipboard().setText(self.ui.logBox.plainText)

@@ -34,6 +34,7 @@ def _until_cancelled(folder: Path) -> None:
 def succeed(folder: Path) -> None:
     print("übung macht den meister", flush=True)
     _emit(folder, kind="progress", step=1, total=1, seconds_left=0.0, values={"loss": 0.5})
+    _emit(folder, kind="scores", values={"warm start": 0.61, "re-trained": 0.734})
     (folder / "manifest.json").write_text("{}")
 
 
