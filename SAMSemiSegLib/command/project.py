@@ -14,6 +14,7 @@ from SAMSemiSegLib.project.importing import add_case, import_cases
 from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.matching import read_list
 from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.project.review import next_case
 
 app = typer.Typer(help="The project folder: cases and labels.", no_args_is_help=True)
 
@@ -144,7 +145,15 @@ def status(
     project = Project.load(folder)
     if as_json:
         cases = [case.model_dump(mode="json") for case in project.cases]
-        _print_json({"folder": str(project.folder), **_overview(project), "cases": cases})
+        coming = next_case(project)
+        _print_json(
+            {
+                "folder": str(project.folder),
+                **_overview(project),
+                "next_to_review": None if coming is None else coming[0].id,
+                "cases": cases,
+            }
+        )
         return
     from rich.console import Console
     from rich.table import Table
@@ -173,6 +182,8 @@ def status(
         console.print(table)
     if len(shown) < len(project.cases):
         typer.echo(f"... and {len(project.cases) - len(shown)} cases more; --all shows them.")
+    if (coming := next_case(project)) is not None:
+        typer.echo(f"Next to review: {coming[1]}")
 
 
 def _overview(project: Project) -> dict[str, Any]:

@@ -38,7 +38,6 @@ class FoundationModel(nn.Module, ABC):
     Attributes:
         image_encoder, prompt_encoder, mask_decoder: the three parts.
         multiple: canvas sides must be multiples of this many pixels.
-        attention_names: suffixes of the encoder's fused qkv linears, for LoRA.
         heads_first: order of a fused qkv's rows: head by head, each with its q, k and v (True), or
             q, k and v, each head by head (False).
         downscale: canvas pixels per pixel of the decoder's masks, along one side.
@@ -49,7 +48,6 @@ class FoundationModel(nn.Module, ABC):
     prompt_encoder: nn.Module
     mask_decoder: nn.Module
     multiple: int
-    attention_names: tuple[str, ...] = ("qkv",)
     heads_first: bool = False
     downscale: int = 4
     checkpointing: bool = False

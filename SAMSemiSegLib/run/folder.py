@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
@@ -143,11 +142,6 @@ class RunFolder:
     def write_manifest(self, contents: dict[str, Any]) -> None:
         """Say that the run is complete, and what it made (paths inside the folder)."""
         write_json(self.manifest, contents)
-
-    def read_json(self, name: str) -> Any:
-        """A JSON file of the folder, or None where it is not there yet."""
-        path = self.path / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _first_problem(error: ValueError) -> str:

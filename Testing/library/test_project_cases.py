@@ -107,6 +107,12 @@ def test_review_from_offer_to_undo_over_a_restart(project, tmp_path):
     assert not review.offer(project, project.labeled[0].id, files[first], 1.0)
     case, why = review.next_case(project) or pytest.fail("nothing to review")
     assert case.id == second and "0.400" in why and "3 left" in why
+    shown = [
+        CliRunner().invoke(app, ["status", str(project.folder), *option]).stdout
+        for option in ([], ["--json"])
+    ]
+    assert f"Next to review: {why}" in shown[0]
+    assert json.loads(shown[1])["next_to_review"] == second
 
     before = Project.load(project.folder).cases
     review.accept(project, second)

@@ -29,7 +29,6 @@ END_OF_CODE = {
     5: End.CANCELLED,
     6: End.DIVERGED,
 }
-RESUMABLE = {End.CANCELLED, End.DISK_FULL, End.KILLED, End.CRASHED, End.INCOMPLETE}
 # The system ends a process that takes too much memory by SIGKILL; it cannot say so itself.
 RETRY_LOWER = {End.OUT_OF_MEMORY, End.KILLED}
 
@@ -47,11 +46,6 @@ class Outcome:
     end: End
     code: int | None = None
     detail: str = ""
-
-    @property
-    def canContinue(self) -> bool:
-        """Whether the same run can go on from its last checkpoint."""
-        return self.end in RESUMABLE
 
     @property
     def canRetryLower(self) -> bool:

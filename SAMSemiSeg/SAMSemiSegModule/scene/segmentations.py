@@ -144,12 +144,6 @@ def loadLabels(path: Path, volumeNode, labels: Sequence[Label], name: str):
         removeNode(labelMap)
 
 
-def matchingLabels(segmentationNode, labels: Sequence[Label]) -> list[str]:
-    """Names of the label set that the segmentation has a segment for."""
-    segmentation = segmentationNode.GetSegmentation()
-    return [lb.name for lb in labels if segmentation.GetSegmentIdBySegmentName(lb.name)]
-
-
 def _segmentationFromLabelMap(labelMap, volumeNode, labels: Sequence[Label], name: str):
     # Files lie in the world; a volume under a transform has its segmentation under it too.
     node = createSegmentation(volumeNode, labels, name)
