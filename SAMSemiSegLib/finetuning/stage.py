@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from SAMSemiSegLib.augmentation.augmentation import Augmentation
+from SAMSemiSegLib.augmentation.style import StyleExchange
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.finetuning.adapters.freeze import count_trainable
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES, FinetuningStrategy, Sample
@@ -115,7 +116,7 @@ def finetune(
     Args:
         strategy: from :func:`build_strategy`.
         labeled: cases with labels.
-        unlabeled: further cases, seen only by strategies that use them.
+        unlabeled: further cases; of these, strategies that do not use them see the style alone.
         settings: of the run.
         folder: for the checkpoint.
         context: collaborators.
@@ -124,10 +125,15 @@ def finetune(
     """
     own = settings.finetuning
     augment = Augmentation(own.augmentation, spacing)
+    style = StyleExchange(own.augmentation, [*labeled, *unlabeled])
 
     def sample(case: VolumeCase, generator: np.random.Generator) -> Sample:
-        image = torch.from_numpy(np.array(case.image, dtype=np.float32))
-        labels = None if case.labels is None else torch.from_numpy(np.array(case.labels))
+        array = np.array(case.image, dtype=np.float32)
+        labels = None
+        if case.labels is not None:
+            array = style(array, case, (0, 0, 0), generator)
+            labels = torch.from_numpy(np.array(case.labels))
+        image = torch.from_numpy(array)
         image, labels, _ = augment(image, labels, None, generator)
         if own.patch is not None:
             box = _random_box(image.shape, own.patch, generator)

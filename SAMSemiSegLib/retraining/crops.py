@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from SAMSemiSegLib.augmentation.style import StyleExchange
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.retraining.ssl.method import LabeledBatch, UnlabeledBatch
 from SAMSemiSegLib.run.settings import RetrainingSettings
@@ -79,6 +80,7 @@ class CropSampler:
         patch: voxels of a crop along x, y, z.
         settings: batch sizes, share of foreground crops, what the pseudo-label term needs.
         augment: applied to each crop before its margin is cut off; None: none.
+        style: applied to labeled crops before that; None: none.
 
     Raises:
         InputError: no case is labeled.
@@ -90,6 +92,7 @@ class CropSampler:
         patch: Size,
         settings: RetrainingSettings,
         augment: Augment | None = None,
+        style: StyleExchange | None = None,
     ) -> None:
         self.labeled = [case for case in cases if case.labels is not None]
         self.unlabeled = [case for case in cases if case.labels is None]
@@ -98,6 +101,7 @@ class CropSampler:
         self.patch = patch
         self.settings = settings
         self.augment = augment
+        self.style = style
         self._foreground = [_foreground_voxels(case) for case in self.labeled]
         self._minima: dict[int, float] = {}
 
@@ -200,9 +204,10 @@ class CropSampler:
         margin = [round(p * wide) for p in self.patch]
         start = [c - m for c, m in zip(corner, margin, strict=True)]
         size = [p + 2 * m for p, m in zip(self.patch, margin, strict=True)]
-        image = torch.from_numpy(
-            read_padded(case.image, start, size, self._minimum(case)).astype(np.float32)
-        )
+        box = read_padded(case.image, start, size, self._minimum(case)).astype(np.float32)
+        if self.style is not None and case.labels is not None:
+            box = self.style(box, case, start, generator)
+        image = torch.from_numpy(box)
         label = extra = None
         if labels is not None:
             label = torch.from_numpy(read_padded(labels, start, size, IGNORE).astype(np.uint8))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from SAMSemiSegLib.atomic import replacing, write_json
 from SAMSemiSegLib.augmentation.augmentation import Augmentation
+from SAMSemiSegLib.augmentation.style import StyleExchange
 from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy
 from SAMSemiSegLib.preprocessing.stage import PreparedCase
 from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
@@ -92,6 +93,7 @@ def retrain(
     foundation: FinetuningStrategy | None = None,
     label_names: Sequence[str] = (),
     warm: VNet | None = None,
+    donors: Sequence[PreparedCase] = (),
 ) -> RetrainedNet:
     """Train the network of ``settings.retraining``.
 
@@ -108,6 +110,8 @@ def retrain(
         foundation: the fine-tuned foundation model, for the online alternation of SFR+.
         label_names: of the label set; used with ``foundation``.
         warm: network that training begins from; None: random weights.
+        donors: further volumes whose style labeled crops may take on, beside those that are trained
+            on.
     """
     labeled = [RetrainingCase(c) for c in cases if c.part == "labeled"]
     unlabeled = [
@@ -125,7 +129,14 @@ def retrain(
         begin_from(method, warm)
     if not method.uses_unlabeled:  # then only their pseudo-labels teach anything
         unlabeled = [case for case in unlabeled if case.pseudo_path is not None]
-    sampler = CropSampler(labeled + unlabeled, patch, own, Augmentation(own.augmentation, spacing))
+    trained_on = labeled + unlabeled
+    sampler = CropSampler(
+        trained_on,
+        patch,
+        own,
+        Augmentation(own.augmentation, spacing),
+        StyleExchange(own.augmentation, [*trained_on, *donors]),
+    )
     term = PseudoLabelTerm(method, own)
     if context.device.type == "cpu":
         # On processors 3D convolutions are about 1.7 times faster in this layout.

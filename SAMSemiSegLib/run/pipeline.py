@@ -92,7 +92,7 @@ class Pipeline:
             # With the norm that the method will want: weights are not all that is handed on.
             own, _ = adapt_settings(self.settings.retraining, len(cases), len(unlabeled))
             warm = self._supervised(
-                cases, self.settings.retraining.warm_start, "warm-start", own.net
+                cases, self.settings.retraining.warm_start, "warm-start", own.net, unlabeled
             )
             score("warm start", partial(self._probabilities, warm))
         final = self._round("", cases, {}, warm, score)
@@ -267,8 +267,10 @@ class Pipeline:
         budget: Budget,
         name: str,
         net: NetSettings | None = None,
+        donors: Sequence[PreparedCase] = (),
     ) -> RetrainedNet:
-        """The V-Net on the labeled cases alone, in the folder and stage ``name``."""
+        """The V-Net on the labeled cases alone, in the folder and stage ``name``; of ``donors`` it
+        sees the style."""
         settings = copy.deepcopy(self.settings)
         settings.retraining.method = "supervised"
         settings.retraining.options = {}
@@ -285,6 +287,7 @@ class Pipeline:
             self.context,
             self.spacing,
             name,
+            donors=donors,
         )
 
     def _probabilities(self, trained: RetrainedNet, case: PreparedCase) -> np.ndarray[Any, Any]:

@@ -63,6 +63,8 @@ class AugmentationSettings(Settings):
     elastic: Fraction = 0.3
     gamma: Fraction = 0.3
     curve: Fraction = 0.5
+    style: Fraction = 0.5
+    """A labeled volume takes on the coarse contrast of another training volume, labeled or not."""
     brightness: Fraction = 0.3
     blur: Fraction = 0.2
     noise: Fraction = 0.2

@@ -181,6 +181,11 @@ def test_settings_are_valid_for_every_published_row(
             type(settings.finetuning.augmentation).model_fields
         )
         assert not settings.retraining.window_statistics
+        assert settings.finetuning.augmentation.style == 0
+        assert 0 in (
+            settings.retraining.augmentation.style,
+            settings.retraining.augmentation.strength,
+        )
         read_options(settings.retraining)
         check_patch(settings.retraining.patch, settings.retraining)
         STRATEGIES[settings.finetuning.strategy].Options(**settings.finetuning.options)

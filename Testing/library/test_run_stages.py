@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from scipy import ndimage
 
+from SAMSemiSegLib.augmentation.style import StyleExchange
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.evaluation.metrics import compare_labels
 from SAMSemiSegLib.evaluation.scores import Scores
@@ -26,6 +28,7 @@ from SAMSemiSegLib.run.events import read_events
 from SAMSemiSegLib.run.folder import RunFolder
 from SAMSemiSegLib.run.presets import load_settings
 from SAMSemiSegLib.run.selection import ConfidentCase
+from SAMSemiSegLib.run.settings import AugmentationSettings
 from SAMSemiSegLib.run.start import start
 from SAMSemiSegLib.volumes.reading import read_image, read_labels
 
@@ -102,6 +105,30 @@ def test_a_warm_start_begins_re_training_and_shares_in_the_pseudo_labels(project
     assert all(torch.equal(tensor, last[name]) for name, tensor in warm.items())
     with pytest.raises(InputError, match=r"retraining\.warm_start\.minutes"):
         load_settings("tiny", ["pseudolabels.vnet_share=0.5"])
+
+
+def test_supervised_training_sees_no_unlabeled_volume_and_the_warm_start_sees_their_style(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row "supervised only" would not be what it says."""
+    donors: list[set[str]] = []
+
+    class Recording(StyleExchange):
+        def __init__(self, settings: AugmentationSettings, scans: Sequence[Any]) -> None:
+            super().__init__(settings, scans)
+            donors.append({getattr(scan, "case", scan).id for scan in scans})
+
+    monkeypatch.setattr("SAMSemiSegLib.retraining.stage.StyleExchange", Recording)
+    run(
+        project,
+        "supervised_baseline=true",
+        "retraining.warm_start.steps=1",
+        "retraining.budget.steps=1",
+        "pseudo_label_scores=false",
+    )
+    labeled = {case.id for case in project.labeled}
+    everything = labeled | {case.id for case in project.unlabeled}
+    assert donors == [labeled, everything, everything]
 
 
 @pytest.mark.parametrize(("by_window", "norm"), [("true", "instance"), ("false", "batch")])
