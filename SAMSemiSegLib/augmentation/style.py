@@ -27,6 +27,9 @@ GRID = 32
 """Cells of the coarse grid along each axis."""
 HIGHEST = 5
 """Cycles along a volume's axis up to which amplitudes are exchanged."""
+CYCLES = np.abs(np.fft.fftfreq(GRID, 1 / GRID))
+LOW = np.ix_(*[np.flatnonzero(CYCLES <= HIGHEST)] * 3)
+"""Where these frequencies lie in a transform of the coarse grid."""
 
 
 class Scan(Protocol):
@@ -70,23 +73,24 @@ class StyleExchange:
             return box
         donor = self._donors[int(generator.integers(len(self._donors)))]
         own, other = self._spectrum(scan), self._spectrum(donor)
-        cycles = np.abs(np.fft.fftfreq(GRID, 1 / GRID))
-        x, y, z = (cycles <= highest for highest in generator.integers(1, HIGHEST + 1, 3))
+        change = np.zeros((GRID, GRID, GRID), complex)
+        change[LOW] = np.abs(other) * np.exp(1j * np.angle(own)) - own
+        x, y, z = (highest >= CYCLES for highest in generator.integers(1, HIGHEST + 1, 3))
         exchanged = x[:, None, None] & y[:, None] & z
-        change = exchanged * (np.abs(other) * np.exp(1j * np.angle(own)) - own)
-        field = self._share * np.fft.ifftn(change).real
+        field = self._share * np.fft.ifftn(exchanged * change).real.astype(np.float32)
         for axis, (first, voxels) in enumerate(zip(start, scan.image.shape, strict=True)):
             weights = _enlarging(first, box.shape[axis], voxels)
             field = np.moveaxis(np.tensordot(weights, field, ([1], [axis])), 0, axis)
-        return (box + field).astype(np.float32)
+        result: Array = box + field
+        return result
 
     def _spectrum(self, scan: Scan) -> Array:
-        """(GRID, GRID, GRID) complex, of the volume on the coarse grid."""
+        """The lowest frequencies of the volume on the coarse grid, complex."""
         # The scan is kept along, so that its place in memory stays its own.
         if id(scan) not in self._spectra:
             image = torch.from_numpy(np.array(scan.image, dtype=np.float32))
             coarse = F.adaptive_avg_pool3d(image[None, None], GRID)[0, 0]
-            self._spectra[id(scan)] = scan, np.fft.fftn(coarse.double().numpy())
+            self._spectra[id(scan)] = scan, np.fft.fftn(coarse.double().numpy())[LOW]
         return self._spectra[id(scan)][1]
 
 
@@ -97,4 +101,4 @@ def _enlarging(first: int, count: int, voxels: int) -> Array:
     place = ((index + 0.5) * GRID / voxels - 0.5).clip(0, GRID - 1)
     weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(GRID)))
     inside: Array = weights * ((index >= 0) & (index < voxels))[:, None]
-    return inside
+    return inside.astype(np.float32)
