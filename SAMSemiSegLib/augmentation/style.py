@@ -26,7 +26,9 @@ Array = np.ndarray[Any, Any]
 GRID = 32
 """Cells of the coarse grid along each axis."""
 HIGHEST = 5
-"""Cycles along a volume's axis up to which amplitudes are exchanged."""
+"""Cycles along a volume's axis up to which amplitudes are exchanged, but no waves shorter than
+``SHORTEST`` voxels: in a small volume those are its anatomy."""
+SHORTEST = 16
 CYCLES = np.abs(np.fft.fftfreq(GRID, 1 / GRID))
 LOW = np.ix_(*[np.flatnonzero(CYCLES <= HIGHEST)] * 3)
 """Where these frequencies lie in a transform of the coarse grid."""
@@ -75,7 +77,8 @@ class StyleExchange:
         own, other = self._spectrum(scan), self._spectrum(donor)
         change = np.zeros((GRID, GRID, GRID), complex)
         change[LOW] = np.abs(other) * np.exp(1j * np.angle(own)) - own
-        x, y, z = (highest >= CYCLES for highest in generator.integers(1, HIGHEST + 1, 3))
+        limits = [min(HIGHEST, max(1, side // SHORTEST)) for side in scan.image.shape]
+        x, y, z = (generator.integers(1, limit + 1) >= CYCLES for limit in limits)
         exchanged = x[:, None, None] & y[:, None] & z
         field = self._share * np.fft.ifftn(exchanged * change).real.astype(np.float32)
         for axis, (first, voxels) in enumerate(zip(start, scan.image.shape, strict=True)):
