@@ -74,6 +74,8 @@ class StyleExchange:
         if not self._probability or generator.random() >= self._probability:
             return box
         donor = self._donors[int(generator.integers(len(self._donors)))]
+        if donor is scan:
+            return box
         own, other = self._spectrum(scan), self._spectrum(donor)
         change = np.zeros((GRID, GRID, GRID), complex)
         change[LOW] = np.abs(other) * np.exp(1j * np.angle(own)) - own

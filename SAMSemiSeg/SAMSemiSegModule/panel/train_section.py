@@ -291,6 +291,7 @@ class TrainSection(Section):
 
     def _finish(self, outcome: Outcome) -> None:
         self.outcome = outcome
+        self.ui.stageLabel.text = outcome.message()
         self._showBars(False)
         with self.services.errorsShown(clear=False):
             self.store.refresh()
