@@ -217,19 +217,20 @@ def ranking(
             groups.setdefault(key, {}).setdefault(line["variant"], []).append(run)
     ranked = []
     for key, ways in groups.items():
-        best = max(_dice(runs)[0] for runs in ways.values())
+        dice = {way: _dice(runs) for way, runs in ways.items()}
         known = {way: published(key[0], key[1], f"{key[3]}/{way}") for way in MODES}
         of_ways = (
             {way: _hd95(runs) for way, runs in ways.items()},
             {way: _failed(runs) for way, runs in ways.items()},
-            {way: f"{dice:.1f}" for way, dice in known.items() if dice is not None},
+            {way: f"{figure:.1f}" for way, figure in known.items() if figure is not None},
             {way: f"{statistics.fmean(s for _, s in runs) / 60:.1f}" for way, runs in ways.items()},
         )
         cells = (
             *(str(part) for part in key),
-            *(_dice(ways[way])[1] if way in ways else MISSING for way in MODES),
+            *(dice[way][1] if way in dice else MISSING for way in MODES),
             *(", ".join(shown.get(way, MISSING) for way in MODES) for shown in of_ways),
         )
+        best, _ = max(dice.values())
         ranked.append(((*key[:3], -best), cells))
     return [cells for _, cells in sorted(ranked)]
 

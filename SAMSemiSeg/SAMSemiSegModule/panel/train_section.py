@@ -295,7 +295,8 @@ class TrainSection(Section):
         self._showBars(False)
         with self.services.errorsShown(clear=False):
             self.store.refresh()
-            self.ui.stageLabel.text = " ".join([outcome.message(), *self._whatNext()])
+            if outcome.end is End.SUCCEEDED:
+                self.ui.stageLabel.text = " ".join([outcome.message(), *self._whatNext()])
             # A run that went on from a checkpoint may say a thing twice.
             if warnings := dict.fromkeys(self.progress.warnings):
                 self.services.tell("\n".join(warnings))
@@ -305,8 +306,6 @@ class TrainSection(Section):
 
     def _whatNext(self) -> list[str]:
         """How good the network of a finished run is, where that is known, and where to go."""
-        if self.outcome is None or self.outcome.end is not End.SUCCEEDED:
-            return []
         sentences = []
         if self.progress.scores:
             dice = list(self.progress.scores.values())[-1]
