@@ -35,6 +35,7 @@ from rich.table import Table
 from variants import Row, keep, ranking, rows, shared_folders, take_over, title
 
 from SAMSemiSegLib.atomic import write_text
+from SAMSemiSegLib.command.app import main
 from SAMSemiSegLib.command.demo import find_data
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.project.importing import import_cases
@@ -290,7 +291,10 @@ def _run(
         for setting in key["settings"]:
             command += ["--set", setting]
         command += ["--set", "export=[]"]
-    subprocess.run(command, check=True)
+    try:
+        subprocess.run(command, check=True)
+    except subprocess.CalledProcessError as error:
+        raise typer.Exit(error.returncode) from error  # the training has said why
     seconds = keep(row, folder, shared)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     summary = json.loads((folder / "evaluation" / "scores.json").read_text())["summary"]
@@ -341,4 +345,4 @@ def _make_project(
 
 
 if __name__ == "__main__":
-    app()
+    main(app)

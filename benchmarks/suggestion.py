@@ -31,6 +31,7 @@ from scipy.stats import spearmanr
 
 from SAMSemiSegLib.atomic import write_text
 from SAMSemiSegLib.augmentation.augmentation import Augmentation
+from SAMSemiSegLib.command.app import main
 from SAMSemiSegLib.command.demo import find_data
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.foundation.weights import load_model
@@ -314,4 +315,4 @@ def _confidence(net: VNet, patch: Size3, scan: Scan) -> float:
 
 
 if __name__ == "__main__":
-    app()
+    main(app)

@@ -61,13 +61,17 @@ def root(
     """Label a few scans; segment the rest."""
 
 
-def main() -> None:
-    """Run the command. A user's mistake ends in one sentence on stderr and its exit code."""
+def main(command: typer.Typer = app) -> None:
+    """Run the command. A user's mistake ends in one sentence on stderr and its exit code.
+
+    Args:
+        command: also one of the benchmarks, which end alike.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
-        app(standalone_mode=True)
+        command(standalone_mode=True)
     except UserError as error:
         _end(str(error), error.exit_code)
     except Cancelled:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -218,6 +219,14 @@ def test_what_is_missing_is_said(published: ModuleType, tmp_path: Path) -> None:
         configuration.cases(tmp_path)
     with pytest.raises(InputError, match="choose one of abdomenct1k"):
         published.load_configuration("no such")
+
+
+def test_a_mistake_ends_in_one_sentence(tmp_path: Path) -> None:
+    accuracy = [sys.executable, str(BENCHMARKS / "accuracy.py")]
+    command = [*accuracy, "run", "--dataset", "nowhere", "--workspace", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == InputError.exit_code
+    assert done.stderr.startswith("There is no") and done.stderr.count("\n") == 1
 
 
 def test_all_rows_of_a_method_once_each(
