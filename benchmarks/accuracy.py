@@ -294,6 +294,8 @@ def _run(
     try:
         subprocess.run(command, check=True)
     except subprocess.CalledProcessError as error:
+        if error.returncode < 0:  # killed, so that nobody has said why
+            raise
         raise typer.Exit(error.returncode) from error  # the training has said why
     seconds = keep(row, folder, shared)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
