@@ -139,7 +139,8 @@ def test_padded_reading(start: int, size: int) -> None:
         ((175, 132, 88), 2, (112, 112, 80)),  # left atrium, as published
         ((300, 220, 110), 14, (96, 96, 96)),  # 13 abdominal organs, as published
         ((35, 51, 35), 3, (32, 48, 32)),  # hippocampus: nearly all of it
-        ((5, 5, 5), 2, (16, 16, 16)),
+        ((5, 5, 5), 2, (32, 16, 16)),  # 16x16x16 would leave one voxel at the bottleneck
+        ((16, 17, 23), 2, (16, 16, 32)),
     ],
 )
 def test_patch(median: tuple[int, int, int], channels: int, expected: tuple[int, ...]) -> None:
