@@ -1,7 +1,9 @@
 """Fixtures that read as sentences, and a calm number of threads."""
 
+import importlib
 import locale
 import os
+import sys
 
 # Before numpy or torch are imported: tests share few cores, and small arrays gain nothing.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,7 +12,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from torch import Tensor
@@ -72,6 +74,25 @@ def la_folder(data_folder: Path) -> Path:
 def dicom_folder(data_folder: Path) -> Path:
     """Two folders of DICOM slices: ``t2_22_slices``, ``hippocampus_crop``."""
     return _part(data_folder, "dicom")
+
+
+@pytest.fixture(scope="session")
+def benchmarks() -> Iterator[Path]:
+    """The folder of the benchmarks, whose scripts can be imported."""
+    folder = Path(__file__).resolve().parents[2] / "benchmarks"
+    sys.path.insert(0, str(folder))
+    yield folder
+    sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="session")
+def published(benchmarks: Path) -> ModuleType:
+    return importlib.import_module("published")
+
+
+@pytest.fixture(scope="session")
+def accuracy(benchmarks: Path) -> ModuleType:
+    return importlib.import_module("accuracy")
 
 
 @pytest.fixture(scope="session")

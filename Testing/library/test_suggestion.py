@@ -200,9 +200,8 @@ def test_on_real_scans_copies_are_alike_and_others_are_not(hippocampus_folder: P
 
 
 def test_the_simulation_reveals_no_label_before_it_is_asked_for(
-    hippocampus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    benchmarks: Path, hippocampus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
     benchmark = importlib.import_module("suggestion")
     monkeypatch.setitem(
         benchmark.DATASETS, "hippocampus", benchmark.Dataset("hippocampus", ("A", "P"), 4, 2)

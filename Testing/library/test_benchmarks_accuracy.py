@@ -1,228 +1,35 @@
-"""The benchmarks' configurations on phantoms laid out as the sets are, and the runs of all rows."""
+"""``benchmarks/accuracy.py``: the runs of all rows, their table and their curves."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
+from published_phantoms import CASES, small, write_lists, write_set
 from typer.testing import CliRunner
 
 from SAMSemiSegLib.errors import InputError
-from SAMSemiSegLib.finetuning.strategy import STRATEGIES
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.preprocessing.stage import prepare
-from SAMSemiSegLib.project.phantoms import make_phantom
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
-from SAMSemiSegLib.retraining.ssl.method import METHODS
-from SAMSemiSegLib.retraining.student import check_patch, read_options
 from SAMSemiSegLib.run.cancellation import Cancellation
 from SAMSemiSegLib.run.events import Events
 from SAMSemiSegLib.run.presets import load_settings
 from SAMSemiSegLib.run.settings import PreprocessingSettings
-from SAMSemiSegLib.stitching.layout import plan_layout
 from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.training.devices import make_accelerator
-from SAMSemiSegLib.volumes.reading import read_image, read_labels
-from SAMSemiSegLib.volumes.volume import Volume
-from SAMSemiSegLib.volumes.writing import write_image, write_labels
-
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-NAMES = sorted(path.stem for path in (BENCHMARKS / "configurations").glob("*.json"))
-SHAPE = (20, 18, 12)
+from SAMSemiSegLib.volumes.reading import read_labels
 
 
-@pytest.fixture(scope="module")
-def published() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(BENCHMARKS))
-    yield importlib.import_module("published")
-    sys.path.remove(str(BENCHMARKS))
-
-
-@pytest.fixture(scope="module")
-def accuracy(published: ModuleType) -> ModuleType:
-    return importlib.import_module("accuracy")
-
-
-def small(published: ModuleType, name: str, training: int = 4, evaluation: int = 2) -> Any:
-    """The configuration for so few cases; lists and layout stay."""
-    configuration = published.load_configuration(name)
-    return configuration.model_copy(
-        update={
-            "training": configuration.training.model_copy(update={"first": training}),
-            "evaluation": configuration.evaluation.model_copy(
-                update={
-                    key: evaluation
-                    for key in ("first", "last")
-                    if getattr(configuration.evaluation, key) is not None
-                }
-            ),
-        }
-    )
-
-
-def arrays(seed: int, labels: int) -> tuple[Volume, np.ndarray]:
-    """A phantom whose voxel (i, 0, 0) holds the value i + 1 for each label i."""
-    image, label = make_phantom(SHAPE, seed)
-    values = np.array(label.array, dtype=np.uint8)
-    values[:labels, 0, 0] = np.arange(1, labels + 1)
-    return image, values
-
-
-def write_set(
-    configuration: Any, folder: Path, names: list[str], image_file: str = ""
-) -> dict[str, np.ndarray]:
-    """Write phantoms where the configuration's set has its files; their labels by name."""
-    files, written = configuration.files, {}
-    highest = max(max(values) for values in configuration.labels.values())
-    for seed, name in enumerate(names):
-        image, values = arrays(seed, min(highest, SHAPE[0]))
-        written[name] = values
-        pattern = image_file or files.image.replace("**", "Images, part 1")
-        path = folder / pattern.format(case=name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if files.format == "hdf5":
-            h5py = pytest.importorskip("h5py")
-            order = (2, 1, 0) if files.axes == "zyx" else (0, 1, 2)
-            with h5py.File(path, "w") as file:
-                file["image"] = image.array.transpose(order).astype(np.float32)
-                file["label"] = values.transpose(order)
-        else:
-            write_image(path, image)
-            label = folder / files.label.replace("**", "Mask").format(case=name)
-            ids = list(range(1, highest + 1))
-            write_labels(
-                label,
-                Volume(values, image.geometry),
-                [str(i) for i in ids],
-                ids,
-                [(255, 0, 0)] * highest,
-            )
-    return written
-
-
-CASES = {
-    "la2018": [f"{c}ABCDEFGH1234567890" for c in "UZ06B3"],
-    "brats2019": [f"BraTS19_{c}_1" for c in ("TCIA02_370", "CBICA_ASA", "X", "Y", "A", "B")],
-    "btcv": [f"{i:04}" for i in (31, 7, 9, 5, 26, 39)],
-    "mact": [f"{i:04}" for i in range(1, 7)],
-    "abdomenct1k": [f"Case_{i:05}" for i in range(1, 7)],
-    "acdc": [f"patient{p:03}_frame{f:02}" for p in (99, 3, 11) for f in (1, 2)],
-}
-
-
-def write_lists(configuration: Any, folder: Path, names: list[str]) -> None:
-    """Training cases first; BTCV has both parts in one file, each line the name of a file."""
-    line = "case{}.npy.h5" if configuration.name == "btcv" else "{}"
-    lists: dict[str, list[str]] = {}
-    for part, own in ((configuration.training, names[:4]), (configuration.evaluation, names[4:])):
-        if part.list is not None:
-            lists.setdefault(part.list, []).extend(map(line.format, own))
-    for name, lines in lists.items():
-        (folder / name).write_text("\n".join(lines) + "\n")
-
-
-@pytest.mark.parametrize(
-    ("name", "image_file"),
-    [
-        *((name, "") for name in NAMES if name != "btcv"),
-        # As the list names them, and as MagicNet's script opens them.
-        ("btcv", "btcv_h5/case{case}.npy.h5"),
-        ("btcv", "btcv_h5/{case}.h5"),
-    ],
-)
-def test_a_set_as_it_is_handed_out_becomes_a_project(
-    published: ModuleType, name: str, image_file: str, tmp_path: Path
-) -> None:
-    configuration = small(published, name)
-    names, data = CASES[name], tmp_path / "the set"
-    data.mkdir()
-    written = write_set(configuration, data, names, image_file)
-    write_lists(configuration, data, names)
-    configuration.make_project(data, 1, 1, 2, tmp_path / "work" / "project")
-    project = published.Project.load(tmp_path / "work" / "project")
-    assert [c.id for c in project.labeled] == names[1:2]  # the first labeled line is number 1
-    assert [c.id for c in project.unlabeled] == names[2:4]
-    assert [c.id for c in project.evaluation] == names[4:]
-    assert project.label_set.names == list(configuration.labels)
-    case = project.labeled[0]
-    image = read_image(project.path(case.image))
-    assert image.array.shape == SHAPE and case.label is not None
-    found, _ = read_labels(project.path(case.label), project.label_set.values, image.geometry)
-    expected = np.zeros(SHAPE, np.uint8)
-    for channel, values in enumerate(configuration.labels.values(), 1):
-        expected[np.isin(written[case.id], values)] = channel
-    assert np.array_equal(found.array, expected)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_settings_are_valid_for_every_published_row(
-    published: ModuleType, name: str, tmp_path: Path
-) -> None:
-    configuration = published.load_configuration(name)
-    preset = str(configuration.write_preset(tmp_path))
-    rows = {row.split("/")[0] for row in configuration.published if "/" in row}
-    assert set(configuration.method_settings) | rows <= set(METHODS)
-    for method in {"mean_teacher", *rows, *configuration.method_settings}:
-        settings = load_settings(
-            preset,
-            [f"retraining.method={method}", *configuration.method_settings.get(method, ())],
-        )
-        # What is not set would have the default of whole volumes.
-        given = configuration.settings["finetuning"]["augmentation"]
-        assert set(given) | {"flip_axes"} == set(
-            type(settings.finetuning.augmentation).model_fields
-        )
-        assert not settings.retraining.window_statistics
-        assert settings.finetuning.augmentation.style == 0
-        assert 0 in (
-            settings.retraining.augmentation.style,
-            settings.retraining.augmentation.strength,
-        )
-        read_options(settings.retraining)
-        check_patch(settings.retraining.patch, settings.retraining)
-        STRATEGIES[settings.finetuning.strategy].Options(**settings.finetuning.options)
-    for figures in configuration.published.values():
-        assert set(figures) <= set(configuration.labeled)
-        assert all(10 < dice < 100 for dice in figures.values())
-
-
-@pytest.mark.parametrize(
-    ("name", "side", "pixels"),
-    [("la2018", 9, 1008)] + [(n, 10, 960) for n in ("brats2019", "btcv", "mact", "abdomenct1k")],
-)
-def test_crops_fill_the_published_grid(
-    published: ModuleType, name: str, side: int, pixels: int, tmp_path: Path
-) -> None:
-    """METHODS 1.3: d = ceil(sqrt(slices)) cells a side, of the crop's own size."""
-    settings = load_settings(str(published.load_configuration(name).write_preset(tmp_path)))
-    patch = settings.finetuning.patch
-    assert patch is not None and patch == settings.retraining.patch
-    layout = plan_layout(patch, settings.stitching, 16)
-    assert (layout.rows, layout.cols, layout.height, layout.width) == (side, side, pixels, pixels)
-
-
-def test_what_is_missing_is_said(published: ModuleType, tmp_path: Path) -> None:
-    configuration = small(published, "la2018")
-    with pytest.raises(InputError, match=r"'train.list' is missing .*--data"):
-        configuration.make_project(tmp_path, 1, 0, 0, tmp_path / "project")
-    write_lists(configuration, tmp_path, CASES["la2018"][:5])
-    with pytest.raises(InputError, match="has 1 cases"):
-        configuration.cases(tmp_path)
-    with pytest.raises(InputError, match="choose one of abdomenct1k"):
-        published.load_configuration("no such")
-
-
-def test_a_mistake_ends_in_one_sentence(tmp_path: Path) -> None:
-    accuracy = [sys.executable, str(BENCHMARKS / "accuracy.py")]
+def test_a_mistake_ends_in_one_sentence(benchmarks: Path, tmp_path: Path) -> None:
+    accuracy = [sys.executable, str(benchmarks / "accuracy.py")]
     command = [*accuracy, "run", "--dataset", "nowhere", "--workspace", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == InputError.exit_code
