@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Iterator
@@ -151,8 +152,13 @@ def _prepare_case(
     folder: Path,
     context: Context,
 ) -> None:
-    done = folder / "geometry.json"
+    done, digest = folder / "geometry.json", folder / "label.sha256"
     if done.exists():
+        if part == "labeled" and digest.exists() and _has_changed(project, case, digest):
+            context.events.warning(
+                f"The label of the case '{case.id}' has changed since the run began, which goes on "
+                "with the former one; a new run trains on the new one."
+            )
         return
     volume = read_image(project.path(case.image))
     if part == "labeled":
@@ -166,10 +172,23 @@ def _prepare_case(
             told = note.replace(f"The label '{Path(case.label).name}'", "The label")
             context.events.message(f"{case.id}: {told}")
         _save(folder / "labels.npy", preprocessor.labels(labels))
+        write_text(digest, _digest(project.path(case.label)))
     _save(folder / "image.npy", preprocessor.image(volume))
     geometry = volume.geometry
     # Written last: its presence says that the case is ready.
     write_json(done, {name: list(value) for name, value in vars(geometry).items()})
+
+
+def _has_changed(project: Project, case: Case, digest: Path) -> bool:
+    """Whether the label is another than the one that was preprocessed."""
+    assert case.label is not None
+    label = project.path(case.label)
+    # What was preprocessed needs its file no more.
+    return label.is_file() and _digest(label) != digest.read_text(encoding="utf-8")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _save(path: Path, array: np.ndarray[Any, Any]) -> None:

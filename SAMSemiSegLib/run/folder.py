@@ -20,10 +20,11 @@ from SAMSemiSegLib.run.settings import RunSettings
 class RunFolder:
     """Names of everything a run writes.
 
-    ``config.json`` settings; ``versions.json`` what it was made with; ``events.jsonl`` the event
-    stream; ``log.txt``; ``preprocessed/`` plan and cases; ``finetuning/``, ``retraining/``,
-    ``supervised/``, ``warm-start/`` checkpoints; ``pseudolabels/``; ``evaluation/``; ``model/``;
-    ``report.html``; ``manifest.json`` written last: the run is complete.
+    ``config.json`` settings; ``cases.json`` the cases it was started with; ``versions.json`` what
+    it was made with; ``events.jsonl`` the event stream; ``log.txt``; ``preprocessed/`` plan and
+    cases; ``finetuning/``, ``retraining/``, ``supervised/``, ``warm-start/`` checkpoints;
+    ``pseudolabels/``; ``evaluation/``; ``model/``; ``report.html``; ``manifest.json`` written
+    last: the run is complete.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,6 +37,10 @@ class RunFolder:
     @property
     def config(self) -> Path:
         return self.path / "config.json"
+
+    @property
+    def cases(self) -> Path:
+        return self.path / "cases.json"
 
     @property
     def events(self) -> Path:

@@ -13,6 +13,7 @@ from SAMSemiSegLib.evaluation.scores import Scores
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.report.report import write_report
 from SAMSemiSegLib.run.cancellation import Cancellation
+from SAMSemiSegLib.run.cases import as_started, write_cases
 from SAMSemiSegLib.run.checks import check_before_start
 from SAMSemiSegLib.run.events import Events, Listener
 from SAMSemiSegLib.run.folder import RunFolder
@@ -35,7 +36,7 @@ def start(
     """Lock, events, log, cancellation; the stages; report and manifest.
 
     Args:
-        project: the cases.
+        project: the cases; a resumed run keeps to those it was started with.
         folder: of the run; created unless ``resume``.
         settings: ignored parts are none; a resumed run passes those it was started with.
         listener: is told each event.
@@ -56,7 +57,9 @@ def start(
         hold_to_free_memory()
     if main and not resume:
         folder.create(settings)
+        write_cases(project, folder)
     accelerator.wait_for_everyone()
+    project = as_started(project, folder)
     if main:
         folder.lock()
     listeners: tuple[Listener, ...] = (log_event,) if main else ()
