@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Container
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -66,12 +66,16 @@ def matching_stem(name: str) -> str:
     return unicodedata.normalize("NFC", stem).casefold()
 
 
-def case_id(name: str, taken: Container[str] = ()) -> str:
-    """A file-name-safe id from a file name (letters of any script stay), unlike those ``taken``."""
+def case_id(name: str, taken: Iterable[str] = ()) -> str:
+    """A file-name-safe id from a file name (letters of any script stay), unlike those ``taken``.
+
+    Small and capital letters count as alike: ids name files, and Windows and macOS tell no more.
+    """
+    folded = {id.casefold() for id in taken}
     stem = unicodedata.normalize("NFC", stem_of(name))
     stem = re.sub(r"_0000$", "", stem)
     safe = re.sub(r"[^\w.\-]+", "_", stem).strip("._") or "case"
     unique, number = safe, 2
-    while unique in taken:
+    while unique.casefold() in folded:
         unique, number = f"{safe}_{number}", number + 1
     return unique

@@ -142,8 +142,11 @@ def add_case(
     if (known := _case_finder(project)(image)) is not None:
         raise InputError(f"'{image}' is in the project already, as the case '{known}'.")
     taken = {case.id for case in project.cases}
-    if name is not None and (name in taken or case_id(name) != name):
-        why = "is taken" if name in taken else "holds characters that a file name cannot"
+    if name is not None and case_id(name, taken) != name:
+        safe = case_id(name) == name
+        why = (
+            "is taken (in capitals or not)" if safe else "holds characters that a file name cannot"
+        )
         raise InputError(f"The case id '{name}' {why}; choose another with --id.")
     use = "evaluation" if role == "evaluation" else "labeled" if label else "unlabeled"
     label_set = project.label_set

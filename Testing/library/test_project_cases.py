@@ -11,7 +11,7 @@ from SAMSemiSegLib.command.project import app
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.project import review
 from SAMSemiSegLib.project.case import Case, case_id, matching_stem
-from SAMSemiSegLib.project.importing import import_cases
+from SAMSemiSegLib.project.importing import add_case, import_cases
 from SAMSemiSegLib.project.label_set import Label, LabelSet
 from SAMSemiSegLib.project.project import Project
 
@@ -46,6 +46,24 @@ def test_ids_are_file_names_and_unlike_each_other():
     assert len({matching_stem(f"case_{i:04}.nrrd") for i in range(3)}) == 3
     with pytest.raises(ValidationError):
         Case(id="../up", image="a.nrrd")
+
+
+def test_ids_differ_by_more_than_capitals_since_windows_and_macos_give_both_one_folder(
+    project, tmp_path, write_phantom_set
+):
+    assert case_id("t1.nrrd", {"T1", "t1_2"}) == "t1_3"
+    images, _ = write_phantom_set(tmp_path / "more", 2, seed=9)
+    first, second = (i.rename(images / i.name.upper()) for i in sorted(images.iterdir()))
+    assert add_case(project, first).id == "PHANTOM_001_2"
+    with pytest.raises(InputError, match=r"'PHANTOM_003' is taken .*--id"):
+        add_case(project, second, name="PHANTOM_003")
+
+
+def test_a_project_that_has_such_ids_already_still_opens(tmp_path):
+    project = Project.create(tmp_path)
+    project.cases = [Case(id=id, image=f"{id}.nrrd") for id in ("T1", "t1")]
+    project.save()
+    assert Project.load(tmp_path) == project
 
 
 def test_a_project_is_saved_and_loaded_whole(project):
