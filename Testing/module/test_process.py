@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -295,6 +297,44 @@ def test_attach_finds_nothing_where_nothing_runs(tmp_path, run):
     followed(runner)
     assert not ProcessRunner(command).attach(runner.folder)
     assert not ProcessRunner(command).attach(tmp_path)
+
+
+@pytest.fixture
+def isFollowed(monkeypatch, run):
+    """Whether a run at work is followed by what its folder says of it, with some of that changed;
+    None leaves a word out."""
+    monkeypatch.setattr(runnerModule, "TERMINATE_AFTER", 0.3)
+    monkeypatch.setattr(runnerModule, "KILL_AFTER", 0.6)
+    folder = run("ignore").folder
+    waitForFile(folder / "process.json")
+    record = readRecord(folder)
+
+    def attached(place: Path = folder, **changes: object) -> bool:
+        kept = {k: v for k, v in {**record, **changes}.items() if v is not None or k == "exitCode"}
+        (place / "process.json").write_text(json.dumps(kept))
+        return ProcessRunner(command).attach(place)
+
+    attached.folder, attached.started = folder, record["started"]
+    return attached
+
+
+def test_a_process_of_another_machine_is_not_taken_for_the_one_here(isFollowed):
+    assert isFollowed()
+    assert not isFollowed(host="another")
+    assert isFollowed(host=None), "a record of before named no machine"
+
+
+def test_a_process_made_at_another_time_is_a_stranger(isFollowed):
+    assert isFollowed(started=isFollowed.started + 20), "the clock was set right"
+    for hours in (-1, 1):
+        assert not isFollowed(started=isFollowed.started + 3600 * hours, host=None)
+
+
+def test_a_process_that_works_in_another_folder_is_a_stranger(isFollowed, tmp_path):
+    """A project that is copied while a run is at work: 'Cancel' in the copy must not end it."""
+    copy = shutil.copytree(isFollowed.folder, tmp_path / "copy")
+    assert not isFollowed(copy)
+    assert not isFollowed(pid=os.getpid(), started=psutil.Process().create_time())
 
 
 def answered(behavior: str, folder: Path):

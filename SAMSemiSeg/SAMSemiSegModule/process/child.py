@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import os
+import platform
 import signal
 import sys
 import threading
@@ -29,6 +30,7 @@ class ProcessRecord:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "process.json"
         self.content: dict[str, object] = {
+            "host": platform.node(),
             "pid": os.getpid(),
             "started": time.time(),
             "exitCode": None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import platform
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 from SAMSemiSegModule.process.command import ChildCommand, ownGroup
 from SAMSemiSegModule.process.outcome import Outcome, outcomeOf
 from SAMSemiSegModule.process.tail import EventTail, TextTail
-from SAMSemiSegModule.process.tree import ProcessTree, isSameProcess
+from SAMSemiSegModule.process.tree import ProcessTree, isChildOf
 
 # The cancel ladder, in seconds after the click: the library has saved and stopped long before.
 TERMINATE_AFTER = 3.0
@@ -129,7 +130,11 @@ class ProcessRunner:
         pid, started = record.get("pid"), record.get("started")
         if not isinstance(pid, int) or not isinstance(started, (int, float)):
             return False
-        if not isSameProcess(pid, started):
+        # The folder may lie on a drive that other machines use too, or have come from one. Records
+        # of before name no machine.
+        if record.get("host", platform.node()) != platform.node():
+            return False
+        if not isChildOf(folder, pid, started):
             return False
         self._process = None
         self._follow(folder, ProcessTree.holding(pid))

@@ -10,9 +10,13 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
-# The clock at which a process was made and the one it wrote down itself differ a little.
-CLOCK_TOLERANCE = 5.0
+# Seconds between a process' making and the time that it wrote down itself. An interpreter on a slow
+# drive takes some, and on Linux a process seems to have been made at another time once the clock
+# has been set right, which is a matter of seconds too. What differs by more is taken for another
+# process: to lose sight of a run does less harm than to end a stranger's.
+CLOCK_TOLERANCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -101,12 +105,25 @@ def isRunning(pid: int) -> bool:
         return False
 
 
-def isSameProcess(pid: int, started: float) -> bool:
-    """Whether the process of this id is the one that wrote down this start time: ids come again."""
+def isChildOf(folder: Path, pid: int, started: float) -> bool:
+    """Whether the process of this id is the one that wrote down this start time in this folder: ids
+    come again, and a folder that is copied while a run is at work holds the record of another."""
     import psutil
 
     try:
         process = psutil.Process(pid)
-        return _isRunning(process) and process.create_time() <= started + CLOCK_TOLERANCE
+        return (
+            _isRunning(process)
+            and abs(process.create_time() - started) <= CLOCK_TOLERANCE
+            and _worksIn(folder, process.cmdline())
+        )
     except psutil.Error:
+        return False
+
+
+def _worksIn(folder: Path, words: list[str]) -> bool:
+    """Whether this is the command line of ``child.py`` for the folder."""
+    try:
+        return os.path.samefile(words[words.index("--folder") + 1], folder)
+    except (ValueError, IndexError, OSError):
         return False
