@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import sys
@@ -15,6 +16,9 @@ from SAMSemiSegLib import __version__
 from SAMSemiSegLib.atomic import write_json
 from SAMSemiSegLib.errors import InputError, RunBusyError
 from SAMSemiSegLib.run.settings import RunSettings
+
+HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
+"""How the systems say that another process holds a lock."""
 
 
 class RunFolder:
@@ -108,8 +112,11 @@ class RunFolder:
                 versions[package] = None
         write_json(self.path / "versions.json", versions)
 
-    def lock(self) -> None:
+    def lock(self) -> bool:
         """Keep other processes out until this one ends, however it ends.
+
+        Returns:
+            Whether they are: some network drives know no locks.
 
         Raises:
             RunBusyError: another process is at work here.
@@ -128,6 +135,8 @@ class RunFolder:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.close()
+            if error.errno not in HELD:
+                return False
             raise RunBusyError(
                 f"Another process is already working on the run '{self.path.name}'; wait for it, "
                 f"or end it by creating the file '{self.cancel_file}'."
@@ -137,6 +146,7 @@ class RunFolder:
         file.write(str(os.getpid()))
         file.flush()
         self._lock = file
+        return True
 
     def unlock(self) -> None:
         """Let others in."""

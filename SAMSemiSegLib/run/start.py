@@ -60,8 +60,7 @@ def start(
         write_cases(project, folder)
     accelerator.wait_for_everyone()
     project = as_started(project, folder)
-    if main:
-        folder.lock()
+    locked = not main or folder.lock()
     listeners: tuple[Listener, ...] = (log_event,) if main else ()
     if listener is not None and main:
         listeners += (listener,)
@@ -75,6 +74,11 @@ def start(
     began = time.monotonic()
     try:
         events.emit("start", message="resumed" if resume else "started")
+        if not locked:
+            events.warning(
+                f"The drive of the run '{folder.path.name}' cannot keep other processes out; see "
+                "that no other one works on this run."
+            )
         scores = Pipeline(project, folder, settings, context).run()
         if main:
             events.emit("end", values={"seconds": time.monotonic() - began})

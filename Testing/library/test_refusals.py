@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -13,14 +14,14 @@ import SimpleITK as sitk
 from SAMSemiSegLib.atomic import replacing
 from SAMSemiSegLib.command.demo import demo
 from SAMSemiSegLib.command.train import train
-from SAMSemiSegLib.errors import DiskFullError, InputError
+from SAMSemiSegLib.errors import Cancelled, DiskFullError, InputError, RunBusyError
 from SAMSemiSegLib.preprocessing.stage import prepare
 from SAMSemiSegLib.project.importing import add_case
 from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.run.cancellation import Cancellation
 from SAMSemiSegLib.run.checks import check_before_start
-from SAMSemiSegLib.run.events import Events
+from SAMSemiSegLib.run.events import Events, read_events
 from SAMSemiSegLib.run.folder import RunFolder
 from SAMSemiSegLib.run.presets import load_settings
 from SAMSemiSegLib.run.settings import PreprocessingSettings, RunSettings
@@ -200,6 +201,44 @@ def test_a_resumed_run_takes_the_same_command_and_another_device(
     command(project, "a", "", resume=True)
     kept = started.settings()
     assert given == [kept.model_copy(update={"device": "cpu"}), kept]
+
+
+def no_lock(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """A lock of the system fails with this number."""
+
+    def fail(*_: object) -> None:
+        raise OSError(number, "no lock")
+
+    monkeypatch.setattr("fcntl.flock", fail)
+
+
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.ENOLCK])
+def test_a_drive_without_locks_holds_up_no_run_and_is_told(
+    project: Project, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """SMB on macOS, and NFS without its lock daemon."""
+
+    def stop(event: dict[str, object]) -> None:
+        if event["kind"] == "stage":
+            raise Cancelled
+
+    no_lock(monkeypatch, number)
+    monkeypatch.setattr("SAMSemiSegLib.run.start.hold_to_free_memory", lambda: None)
+    folder = RunFolder(project.folder / "runs" / "a")
+    with pytest.raises(Cancelled):
+        start(project, folder, load_settings("tiny", device="cpu"), listener=stop)
+    told = [e["message"] for e in read_events(folder.events) if e["kind"] == "warning"]
+    assert len(told) == 1 and "cannot keep other processes out" in told[0]
+    assert run_states(project.folder)[0].state == "stopped"
+
+
+@pytest.mark.parametrize("number", [errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK])
+def test_a_lock_that_another_holds_is_no_missing_one(
+    started: RunFolder, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    no_lock(monkeypatch, number)
+    with pytest.raises(RunBusyError, match="already working on the run 'a'"):
+        started.lock()
 
 
 def test_devices_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
