@@ -106,6 +106,29 @@ def test_a_folder_of_wheels_needs_no_network(pip, tmp_path):
     assert {"torch>=1.0", "monai>=1.0"} <= set(words)
 
 
+@pytest.fixture
+def cudaTorch(monkeypatch):
+    """A torch and torchvision of the PyTorch extension's, for CUDA 11.8."""
+    import importlib.metadata
+
+    real = importlib.metadata.version
+    builds = {"torch": "2.6.0+cu118", "torchvision": "0.21.0+cu118"}
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: builds.get(name) or real(name))
+
+
+def test_a_torch_that_is_there_stays_the_very_build(pip, cudaTorch, tmp_path):
+    """A newer monai asks for a newer torch, which pip would take from PyPI, for another CUDA."""
+    installer("monai").install(tmp_path)
+    ((_words, constraints),) = pip
+    assert {"torch==2.6.0+cu118", "torchvision==0.21.0+cu118"} <= set(constraints.splitlines())
+
+
+def test_a_torch_that_is_too_old_is_not_held(pip, cudaTorch, tmp_path):
+    installer("torch", "monai").install(tmp_path)
+    ((words, constraints),) = pip
+    assert "torch>=1.0" in words and "torch==" not in constraints
+
+
 def test_without_the_pytorch_extension_it_says_how_to_get_it(pip, monkeypatch):
     monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
     with pytest.raises(RuntimeError, match="Extensions Manager"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,7 +54,7 @@ class SlicerInstaller:
         size = sum(requirement.megabytes for requirement in absent)
         return False, _(
             "Some Python packages are missing: {names}. 'Install' downloads up to {size} MB into "
-            "Slicer; numpy, SimpleITK and vtk stay as they are."
+            "Slicer; numpy, SimpleITK, vtk and a PyTorch that suits stay as they are."
         ).format(names=names, size=size)
 
     def install(self, wheels: Path | None = None) -> None:
@@ -68,11 +68,11 @@ class SlicerInstaller:
         """
         absent = self.missing()
         if wheels is not None:
-            self._pip([r.text for r in absent], wheels)
+            self._pip(absent, wheels)
             return
         if any(requirement.name == TORCH for requirement in absent):
             self._installTorch(next(r for r in absent if r.name == TORCH))
-        rest = [r.text for r in absent if r.name != TORCH]
+        rest = [r for r in absent if r.name != TORCH]
         if rest:
             self._pip(rest, None)
 
@@ -98,12 +98,13 @@ class SlicerInstaller:
                 _("PyTorch was not installed; click 'Install' again when you are ready.")
             )
 
-    def _pip(self, packages: list[str], wheels: Path | None) -> None:
+    def _pip(self, requirements: list[Requirement], wheels: Path | None) -> None:
         import shutil
 
         import slicer
 
-        constraints = self._constraints()
+        packages = [requirement.text for requirement in requirements]
+        constraints = self._constraints({requirement.name for requirement in requirements})
         try:
             if wheels is not None:
                 source = ["--no-index", "--find-links", str(wheels), "-c", str(constraints)]
@@ -119,13 +120,16 @@ class SlicerInstaller:
             shutil.rmtree(constraints.parent, ignore_errors=True)
 
     @staticmethod
-    def _constraints() -> Path:
-        """A file that pins Slicer's own packages to what they are."""
+    def _constraints(wanted: Collection[str]) -> Path:
+        """A file that pins the protected packages to what they are: to the very build, 2.6.0+cu118,
+        for which PyPI's 2.6.0 is no substitute. What is ``wanted`` is absent or too old."""
         import importlib.metadata
         import tempfile
 
         lines = []
         for name in PROTECTED:
+            if name in wanted:
+                continue
             try:
                 lines.append(f"{name}=={importlib.metadata.version(name)}")
             except importlib.metadata.PackageNotFoundError:

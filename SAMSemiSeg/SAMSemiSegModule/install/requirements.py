@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-# Slicer's own; pip must never replace them.
-PROTECTED = ("numpy", "SimpleITK", "vtk")
+# Slicer's own, and the torch that suits the machine; pip must never replace them, and takes an
+# older release of what asks for newer ones.
+PROTECTED = ("numpy", "SimpleITK", "vtk", "torch", "torchvision")
 # Download size in MB, rounded up, to tell before installing.
 MEGABYTES = {"torch": 2500, "onnxruntime": 20, "onnx": 20, "matplotlib": 10, "monai": 2}
 OTHER_MEGABYTES = 3
