@@ -13,6 +13,7 @@ import qt
 import slicer
 import vtk
 from actions import aScan, aSegmentation
+from SAMSemiSegModule.scene.candidates import segmentationOf
 from SAMSemiSegModule.scene.volumes import exportVolume
 
 
@@ -40,6 +41,22 @@ def test_what_cannot_be_added_from_the_scene_does_not_hold_up_the_rest(panel):
     message = panel.ui.messageLabel.text
     for part in ("'tilted' has a sheared grid", "extra of one", "extra of two"):
         assert part in message
+
+
+def test_a_label_from_a_file_belongs_to_the_volume_whose_name_fits_best(panel, tmp_path):
+    """Slicer calls the second of two volumes of one name "T1_1"."""
+    scans = [aScan("T1"), aScan("T1_1"), aScan("other")]
+    drawn = aSegmentation(scans[1])
+    assert slicer.util.saveNode(drawn, str(tmp_path / "label.seg.nrrd"))
+    slicer.mrmlScene.RemoveNode(drawn)
+    slicer.util.loadSegmentation(str(tmp_path / "label.seg.nrrd"), {"name": "T1_1 label"})
+    panel.project.ui.newProjectButton.click()
+    panel.project.ui.addSceneButton.click()
+    labeled = [case.id for case in panel.services.store.cases if case.label is not None]
+    assert len(ids(panel)) == 3 and labeled == ["T1_1"]
+
+    scans[2].SetName("T1_1")
+    assert all(segmentationOf(scan, set()) is None for scan in scans)
 
 
 def test_a_volume_is_added_once_to_each_project(openProject):

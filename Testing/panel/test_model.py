@@ -141,16 +141,29 @@ def test_closing_slicer_leaves_no_scan_that_the_model_was_applied_to(apply):
     assert not predictor.isRunning() and not predictor.folder.exists()
 
 
-def test_the_result_is_in_the_scene_alone_so_that_slicer_asks_to_save_it(apply):
+def segment(folder: Path) -> None:
+    """What the model makes of the volume."""
     import SimpleITK as sitk
 
-    def segment(folder):
-        image = sitk.ReadImage(str(folder / "volume.nrrd"))
-        sitk.WriteImage(sitk.Cast(image > 100, sitk.sitkUInt8), str(folder / "volume.seg.nrrd"))
+    image = sitk.ReadImage(str(folder / "volume.nrrd"))
+    sitk.WriteImage(sitk.Cast(image > 100, sitk.sitkUInt8), str(folder / "volume.seg.nrrd"))
 
+
+def test_the_result_is_in_the_scene_alone_so_that_slicer_asks_to_save_it(apply):
     model, predictor = apply(0, "", segment)
     model.ui.applyButton.click()
     pump(lambda: model._job is None)
     result = slicer.util.getNode("second segmentation")
     assert result.GetSegmentation().GetNumberOfSegments() == 1
     assert result.GetStorageNode() is None and not predictor.folder.exists()
+
+
+def test_the_result_does_not_pass_for_a_label_that_a_person_drew(apply, openProject):
+    model, _ = apply(0, "", segment)
+    model.ui.applyButton.click()
+    pump(lambda: model._job is None)
+    openProject.services.dialogs.folder = model.store.folder.parent / "other"
+    openProject.project.ui.newProjectButton.click()
+    openProject.project.ui.addSceneButton.click()
+    assert model.store.counts() == (1, 2, 0)
+    assert "'second segmentation' was made by a model" in openProject.ui.messageLabel.text

@@ -10,7 +10,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from SAMSemiSegModule.scene.case_view import LOADED, keysOf
+from SAMSemiSegModule.scene.case_view import LOADED, RESULT, keysOf
 from SAMSemiSegModule.scene.content import segmentCount
 from SAMSemiSegModule.scene.geometry import isValidVolume
 from SAMSemiSegModule.scene.segmentations import DEFAULT_TERMINOLOGY
@@ -32,35 +32,41 @@ def candidates(volumes: Sequence[Any], keys: Set[str]) -> tuple[list[Candidate],
         keys: the marks of the project's cases.
 
     Returns:
-        The volumes that can be added, and a sentence on each of the others.
+        The volumes that can be added, and a sentence on each of the others, and on each model's
+        result that does not become a label.
     """
-    chosen = list(volumes) or [
-        node
-        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        if not node.IsA("vtkMRMLLabelMapVolumeNode")
-        and not node.GetHideFromEditors()
-        and not _isTaken(node, keys)
-    ]
-    found, refused = [], []
+    chosen = list(volumes) or [node for node in _volumes() if not _isTaken(node, keys)]
+    found, notes = [], []
     for volume in chosen:
         isValid, reason = isValidVolume(volume)
         if _isTaken(volume, keys):
-            refused.append(_("'{name}' is in the project already.").format(name=volume.GetName()))
+            notes.append(_("'{name}' is in the project already.").format(name=volume.GetName()))
         elif not isValid:
-            refused.append(reason)
+            notes.append(reason)
         else:
-            found.append(Candidate(volume, segmentationOf(volume, keys)))
-    return found, refused
+            segmentation = segmentationOf(volume, keys)
+            result = segmentationOf(volume, keys, isResult=True) if segmentation is None else None
+            if result is not None:
+                notes.append(_noteOnResult(result, volume))
+            found.append(Candidate(volume, segmentation))
+    return found, notes
 
 
-def segmentationOf(volume: Any, keys: Set[str]) -> Any:
+def segmentationOf(volume: Any, keys: Set[str], isResult: bool = False) -> Any:
     """The segmentation drawn on a volume (its reference geometry), None where there is none.
 
     One that was loaded from a file has no reference; it counts if it is named after the volume
     ("scan", "scan_1", "scan label"), lies inside it, and no case of the project (``keys``) has it.
+
+    Args:
+        isResult: look among the results of a model instead, which no person has drawn.
     """
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
-    nodes = [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if segmentCount(n)]
+    nodes = [
+        node
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        if (node.GetAttribute(RESULT) == "1") == isResult and segmentCount(node)
+    ]
     for node in nodes:
         if node.GetNodeReference(role) is volume:
             return node
@@ -71,13 +77,32 @@ def segmentationOf(volume: Any, keys: Set[str]) -> Any:
     return None
 
 
+def _volumes() -> list[Any]:
+    """All volumes that the user sees as such."""
+    return [
+        node
+        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        if not node.IsA("vtkMRMLLabelMapVolumeNode") and not node.GetHideFromEditors()
+    ]
+
+
 def _isTaken(node: Any, keys: Set[str]) -> bool:
     """Whether a case of the project has the node, or it was loaded only to show a case."""
     return node.GetAttribute(LOADED) == "1" or not keys.isdisjoint(keysOf(node))
 
 
 def _isNamedAfter(node: Any, volume: Any) -> bool:
-    name, start = node.GetName(), volume.GetName()
+    """Whether it is, and no other volume's name fits as well: with "T1" and "T1_1" in the scene,
+    "T1_1 label" belongs to "T1_1" alone."""
+    start = volume.GetName()
+    names = [other.GetName() for other in _volumes() if other is not volume]
+    return _beginsWith(node, start) and not any(
+        len(name) >= len(start) and _beginsWith(node, name) for name in names
+    )
+
+
+def _beginsWith(node: Any, start: str) -> bool:
+    name = node.GetName()
     return name.startswith(start) and not name[len(start) : len(start) + 1].isalnum()
 
 
@@ -90,6 +115,13 @@ def _liesInside(node: Any, volume: Any) -> bool:
         inner[low] >= outer[low] - margin and inner[low + 1] <= outer[low + 1] + margin
         for low in (0, 2, 4)
     )
+
+
+def _noteOnResult(result: Any, volume: Any) -> str:
+    return _(
+        "'{result}' was made by a model and does not become the label of '{volume}'; to draw one, "
+        "show the case and click 'Label this case'."
+    ).format(result=result.GetName(), volume=volume.GetName())
 
 
 def labelsOf(segmentation: Any, first: int = 1) -> list[dict[str, Any]]:

@@ -17,6 +17,8 @@ CASE = "SAMSemiSeg.Case"
 LOADED = "SAMSemiSeg.Loaded"
 FILE = "SAMSemiSeg.File"
 CONTENT = "SAMSemiSeg.Content"
+# Made by a model that was applied to a volume: no person stands behind it.
+RESULT = "SAMSemiSeg.Result"
 
 
 class Parameters(Protocol):
