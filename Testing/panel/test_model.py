@@ -12,7 +12,7 @@ pytest.importorskip("slicer", reason="slicer-core is not installed")
 pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
 pytest.importorskip("pydantic", reason="the library's packages are not installed")
 import slicer
-from actions import pump
+from actions import aScan, pump
 from SAMSemiSegModule.process.outcome import outcomeOf
 from SAMSemiSegModule.process.runner import Update
 
@@ -75,7 +75,7 @@ class PreparedPredictor:
         return Update(outcome=outcomeOf(self._code, self._code == 0, last))
 
     def cancel(self) -> None:
-        pass
+        self._code = 5
 
     def stopNow(self) -> None:
         self._running = False
@@ -156,6 +156,35 @@ def test_the_result_is_in_the_scene_alone_so_that_slicer_asks_to_save_it(apply):
     result = slicer.util.getNode("second segmentation")
     assert result.GetSegmentation().GetNumberOfSegments() == 1
     assert result.GetStorageNode() is None and not predictor.folder.exists()
+
+
+def test_the_result_for_a_volume_that_is_gone_is_dropped(apply):
+    model, _ = apply(0, "", segment)
+    model.ui.applyButton.click()
+    slicer.mrmlScene.RemoveNode(slicer.util.getNode("second"))
+    before = slicer.mrmlScene.GetNumberOfNodes()
+    pump(lambda: model._job is None)
+    assert slicer.mrmlScene.GetNumberOfNodes() == before
+    assert "'second' is not in the scene any more" in model.ui.applyStatusLabel.text
+
+
+def test_closing_the_scene_stops_the_segmenting_of_its_volume_but_not_of_files(apply, tmp_path):
+    model, predictor = apply(None)
+    model.services.dialogs.files = [tmp_path / "one.nrrd"]
+    model.ui.applyFilesButton.click()
+    slicer.mrmlScene.Clear(0)
+    pump(seconds=0.7, mustHappen=False)
+    assert predictor.isRunning()
+    predictor.cancel()
+    pump(lambda: model._job is None)
+
+    aScan("second")
+    model, predictor = apply(None)
+    model.ui.applyButton.click()
+    assert predictor.isRunning()
+    slicer.mrmlScene.Clear(0)
+    pump(lambda: model._job is None)
+    assert not predictor.isRunning()
 
 
 def test_the_result_does_not_pass_for_a_label_that_a_person_drew(apply, openProject):

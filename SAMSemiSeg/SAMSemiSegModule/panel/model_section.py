@@ -155,6 +155,11 @@ class ModelSection(Section):
         if not there or self.services.dialogs.confirm(question):
             self._start(Job(_newFolder(), results, None), images, folder, overwrite=bool(there))
 
+    def leaveScene(self) -> None:
+        """The scene closes, and with it goes a volume that is being segmented; files do not."""
+        if self._job is not None and self._job.volume is not None:
+            self.services.predictor.cancel()
+
     def cleanup(self) -> None:
         self._timer.stop()
         self.endWithSlicer()
@@ -247,7 +252,13 @@ class ModelSection(Section):
             if job.volume is not None:
                 name = job.volume.GetName()
                 message = message.replace(str(job.path / VOLUME), name).replace(VOLUME, name)
-                if outcome.end is End.SUCCEEDED:
+                # A volume of the next scene may have its id, but is another patient's.
+                if not slicer.mrmlScene.IsNodePresent(job.volume):
+                    message = _(
+                        "'{name}' is not in the scene any more, so its segmentation was dropped; "
+                        "load it and apply the model again."
+                    ).format(name=name)
+                elif outcome.end is End.SUCCEEDED:
                     self._show(job)
         self.ui.applyStatusLabel.text = message
         job.folder.cleanup()

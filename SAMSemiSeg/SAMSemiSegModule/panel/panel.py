@@ -62,6 +62,7 @@ class Panel:
         self.services.parameters = parameters
         if parameters is None:
             self.train.forgetPlot()
+            self.model.leaveScene()
             return
         for section in self.sections:
             self._guiTags.append((parameters, parameters.connectGui(section.ui)))
