@@ -158,6 +158,28 @@ def test_nodes_that_were_deleted_are_named_and_come_back(openProject):
     assert panel.services.store.case("third").status == "accepted"
 
 
+def test_the_segment_editor_takes_mouse_and_keys_on_screen_only(openProject, widget):
+    editor = openProject.labels.ui.editor
+    widget.exit()
+    widget.enter()
+    assert not editor.observesViews and not editor.hasShortcuts  # it is not open
+    openProject.project._openCase("second")
+    openProject.labels.ui.labelCaseButton.click()
+    assert editor.observesViews and editor.hasShortcuts
+    editor.setActiveEffectByName("Paint")
+    drawing = editor.segmentationNode()
+    widget.exit()
+    assert (editor.effect, editor.observesViews, editor.hasShortcuts) == ("", False, False)
+    assert editor.segmentationNode() is drawing is openProject.services.parameters.caseSegmentation
+    openProject.ui.labelsButton.collapsed = True
+    widget.enter()
+    assert editor.observesViews and editor.hasShortcuts
+
+    slicer.mrmlScene.Clear(0)
+    assert editor.segmentationNode() is None
+    assert (editor.effect, editor.observesViews, editor.hasShortcuts) == ("", False, False)
+
+
 def test_new_project_leaves_the_case_on_screen(openProject):
     openProject.project._openCase("second")
     openProject.services.dialogs.folder = openProject.services.store.folder.parent / "other"

@@ -56,7 +56,7 @@ class LabelsSection(Section):
             text = _("Case '{case}' is on screen.").format(case=case.id)
         self.ui.labelStatusLabel.text = text
         if self.ui.editor.segmentationNode() is not parameters.caseSegmentation:
-            self._leaveEditor()
+            self.leaveEditor()
 
     def editCase(self) -> None:
         """Open the segment editor on the case on screen; review comes here too, to correct."""
@@ -68,9 +68,8 @@ class LabelsSection(Section):
         editor.setMRMLSegmentEditorNode(self._singleEditorNode())
         editor.setSegmentationNode(segmentation)
         editor.setSourceVolumeNode(parameters.caseVolume)
-        editor.setupViewObservations()
-        editor.installKeyboardShortcuts()
         editor.visible = True
+        self.enter()
         self.services.changed()
 
     def saveLabel(self) -> None:
@@ -78,17 +77,30 @@ class LabelsSection(Section):
         if saveDrawing(self.services):
             self.services.changed()
 
-    def cleanup(self) -> None:
-        self._leaveEditor()
+    def enter(self) -> None:
+        """The module comes on screen: the editor, where it is open, takes mouse and keys again."""
+        editor = self.ui.editor
+        if editor.segmentationNode() is not None:  # "visible" is false in a folded section
+            editor.setupViewObservations()
+            editor.installKeyboardShortcuts()
 
-    def _leaveEditor(self) -> None:
+    def exit(self) -> None:
+        """The module leaves the screen: mouse and keys are other modules'. What is drawn stays."""
+        editor = self.ui.editor
+        editor.setActiveEffectByName("")
+        editor.uninstallKeyboardShortcuts()
+        editor.removeViewObservations()
+
+    def leaveEditor(self) -> None:
+        """Close the editor."""
         editor = self.ui.editor
         if editor.visible or editor.segmentationNode() is not None:
-            editor.setActiveEffectByName("")
-            editor.uninstallKeyboardShortcuts()
-            editor.removeViewObservations()
+            self.exit()
             editor.setSegmentationNode(None)
             editor.visible = False
+
+    def cleanup(self) -> None:
+        self.leaveEditor()
 
     def _singleEditorNode(self) -> Any:
         # One of our own: Slicer's Segment Editor module keeps its state in another.

@@ -61,6 +61,7 @@ class Panel:
         self._guiTags = []
         self.services.parameters = parameters
         if parameters is None:
+            self.labels.leaveEditor()
             self.train.forgetPlot()
             self.model.leaveScene()
             return
@@ -88,6 +89,7 @@ class Panel:
     def enter(self) -> None:
         """The module comes on screen; another program may have changed the project meanwhile."""
         self.review.setShortcutsEnabled(True)
+        self.labels.enter()
         with self.errorsShown(clear=False):
             self.services.store.refresh()
             self.train.enter()
@@ -97,6 +99,7 @@ class Panel:
     def exit(self) -> None:
         """The module leaves the screen; a training goes on and is still followed."""
         self.review.setShortcutsEnabled(False)
+        self.labels.exit()
 
     def cleanup(self) -> None:
         """The panel is taken down (module reload, end of Slicer)."""

@@ -160,6 +160,7 @@ class qMRMLSegmentEditorWidget(qt.QFrame):
     def __init__(self, parent=None):
         super().__init__(parent)
         self._segmentation = self._volume = self._editorNode = self._scene = None
+        self.effect, self.observesViews, self.hasShortcuts = "", False, False
         layout = qt.QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         self._title = qt.QLabel("")
@@ -216,19 +217,19 @@ class qMRMLSegmentEditorWidget(qt.QFrame):
         pass
 
     def setActiveEffectByName(self, name):
-        pass
+        self.effect = name
 
     def setupViewObservations(self):
-        pass
+        self.observesViews = True
 
     def removeViewObservations(self):
-        pass
+        self.observesViews = False
 
     def installKeyboardShortcuts(self):
-        pass
+        self.hasShortcuts = True
 
     def uninstallKeyboardShortcuts(self):
-        pass
+        self.hasShortcuts = False
 
     def _refresh(self):
         volume = self._volume.GetName() if self._volume else "None"
