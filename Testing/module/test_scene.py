@@ -299,6 +299,20 @@ def test_real_label_keeps_every_voxel(scene, tmp_path, hippocampusFolder):
     assert np.array_equal(written, sitk.GetArrayFromImage(sitk.ReadImage(str(source))))
 
 
+@pytest.mark.parametrize("name", ["t2_22_slices", "hippocampus_crop"])
+def test_a_folder_of_dicom_slices_lies_where_the_library_sees_it(
+    scene, tmp_path, dicomFolder, name
+):
+    from SAMSemiSegLib.volumes.grids import same_grid
+    from SAMSemiSegLib.volumes.reading import read_image
+
+    volume = loadVolume(dicomFolder / name, "series")
+    exportVolume(volume, tmp_path / "scan.nrrd")
+    ours, theirs = read_image(tmp_path / "scan.nrrd"), read_image(dicomFolder / name)
+    assert volume.GetName() == "series" and np.array_equal(ours.array, theirs.array)
+    assert same_grid(ours.geometry, theirs.geometry)
+
+
 def test_missing_file_is_named(scene, tmp_path):
     with pytest.raises(OSError, match=r"gone\.nrrd"):
         loadVolume(tmp_path / "gone.nrrd", "gone")

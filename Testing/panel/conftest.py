@@ -130,8 +130,18 @@ def fakeTraining(openProject, monkeypatch):
 @pytest.fixture(scope="session")
 def hippocampusFolder() -> Path:
     """Real brain MR crops with two labels."""
+    return realScans("hippocampus")
+
+
+@pytest.fixture(scope="session")
+def dicomFolder() -> Path:
+    """Two folders of real DICOM slices."""
+    return realScans("dicom")
+
+
+def realScans(name: str) -> Path:
     shared = Path(os.environ.get("SAMSEMISEG_DATA", ROOT.parent / "shared" / "data"))
-    folder = shared / "hippocampus"
+    folder = shared / name
     if not folder.is_dir():
         pytest.skip(f"needs real scans; there is no folder {folder} (set SAMSEMISEG_DATA)")
     return folder

@@ -12,7 +12,7 @@ pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
 pytest.importorskip("pydantic", reason="the library's packages are not installed")
 import numpy as np
 import slicer
-from actions import aScan, aSegmentation, pump
+from actions import aScan, aSegmentation, draw, pump
 from SAMSemiSegModule.process.outcome import End
 from SAMSemiSegModule.process.query import NoAnswer
 from SAMSemiSegModule.scene.volumes import exportVolume
@@ -49,6 +49,23 @@ def test_a_folder_is_added_whole(emptyProject, scanFiles):
     emptyProject.services.dialogs.folder = scanFiles[0].parent
     emptyProject.project.ui.addFolderButton.click()
     assert emptyProject.services.store.counts() == (0, 2, 0)
+
+
+def test_a_folder_of_dicom_slices_is_shown_and_labeled(emptyProject, dicomFolder):
+    from SAMSemiSegLib.volumes.reading import check_label_geometry, read_image_geometry
+
+    panel, store = emptyProject, emptyProject.services.store
+    panel.services.dialogs.folder = dicomFolder
+    panel.project.ui.addFolderButton.click()
+    store.setLabels([{"name": "liver", "value": 1, "color": (9, 9, 9)}])
+    panel.project._openCase("hippocampus_crop")
+    panel.labels.ui.labelCaseButton.click()
+    draw(panel, np.s_[3:9, 3:9, 3:9])
+    panel.labels.ui.saveLabelButton.click()
+    case = store.case("hippocampus_crop")
+    assert case.status == "labeled", panel.ui.messageLabel.text
+    image = read_image_geometry(store.imagePath(case))
+    assert check_label_geometry(store.labelPath(case), image) is None
 
 
 def test_a_file_that_is_no_image_is_named_and_nothing_is_added(emptyProject, tmp_path):

@@ -58,17 +58,35 @@ def saveAtomically(node, path: Path) -> None:
 
 
 def loadVolume(path: Path, name: str):
-    """Load an image file of the project as a volume named ``name``.
+    """Load an image of the project, a file or a folder of DICOM slices, as a volume named ``name``.
 
     Raises:
         OSError: the file cannot be read.
+        InputError: the folder does not hold one series.
     """
+    if path.is_dir():
+        return _loadSeries(path, name)
     try:
         return slicer.util.loadVolume(str(path), {"name": name, "show": False})
     except RuntimeError as error:
         raise OSError(
             _("The image '{path}' cannot be read; is its drive connected?").format(path=path)
         ) from error
+
+
+def _loadSeries(folder: Path, name: str):
+    """Slicer reads files only; the library's reader is also the one that a training uses."""
+    import numpy as np
+    import SimpleITK as sitk
+
+    from SAMSemiSegLib.volumes.dicom import read_series
+
+    image = read_series(folder)
+    ijkToRas = np.eye(4)
+    ijkToRas[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    ijkToRas[:3, 3] = image.GetOrigin()
+    ijkToRas[:2] *= -1  # from LPS
+    return slicer.util.addVolumeFromArray(sitk.GetArrayFromImage(image), ijkToRas, name)
 
 
 def removeNode(node) -> None:
