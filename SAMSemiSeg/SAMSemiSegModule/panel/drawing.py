@@ -3,6 +3,7 @@ away without a question."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from slicer.i18n import tr as _
@@ -10,7 +11,7 @@ from slicer.i18n import tr as _
 from SAMSemiSegModule.panel.services import Services
 from SAMSemiSegModule.scene.case_view import FILE, LOADED, isUnsaved, markAsSaved
 from SAMSemiSegModule.scene.content import filledSegments
-from SAMSemiSegModule.scene.segmentations import exportLabels
+from SAMSemiSegModule.scene.segmentations import exportLabels, isDrawnOnGridOf
 
 
 def saveDrawing(services: Services) -> bool:
@@ -20,19 +21,22 @@ def saveDrawing(services: Services) -> bool:
         Whether it was; the user may want to name a segment first that the label set does not know.
 
     Raises:
-        ValueError: nothing is drawn, or it is gone from the scene.
+        ValueError: nothing is drawn, it is gone from the scene, or it is unclear where it lies on
+            the project's image.
+        InputError: the project's image cannot be read.
         OSError: the label cannot be written.
     """
     store, parameters = services.store, services.parameters
     caseId = parameters.caseId
     checkInScene(parameters, parameters.caseSegmentation)
-    case = store.case(caseId)
-    kind = "corrected" if case is not None and case.origin == "pseudo" else "drawn"
+    case = store.project.case(caseId)
+    kind = "corrected" if case.origin == "pseudo" else "drawn"
     path = store.newFile("labels", f"{caseId}-{kind}", ".nrrd")
     segmentation = parameters.caseSegmentation
     account = exportLabels(segmentation, parameters.caseVolume, store.labels, path)
     isSaved = False
     try:
+        _placeOnImage(path, store.imagePath(case), parameters)
         if _mayLeaveOut(services, segmentation, account.ignored):
             store.setExpertLabel(caseId, path)
             isSaved = True
@@ -105,6 +109,39 @@ def _askToSave(services: Services, question: str) -> bool:
         return True
     answer = services.dialogs.saveDrawing(question.format(case=parameters.caseId))
     return saveDrawing(services) if answer else answer is False
+
+
+def _placeOnImage(label: Path, image: Path, parameters: Any) -> None:
+    """Put a label that was just written where the project's image lies.
+
+    The scan may have been moved in the scene since it was added. What was drawn on its own voxels
+    belongs to the same voxels of the image; of all else nobody knows whether it was drawn before
+    or after.
+    """
+    import numpy as np
+    import SimpleITK as sitk
+
+    from SAMSemiSegLib.volumes.grids import same_grid
+    from SAMSemiSegLib.volumes.reading import read_image_geometry
+    from SAMSemiSegLib.volumes.volume import Volume
+    from SAMSemiSegLib.volumes.writing import write_image
+
+    written, wanted = read_image_geometry(label), read_image_geometry(image)
+    if same_grid(written, wanted):
+        return
+    isMoved = written.size == wanted.size and np.allclose(
+        written.spacing, wanted.spacing, rtol=1e-3
+    )
+    if not isMoved or not isDrawnOnGridOf(parameters.caseSegmentation, parameters.caseVolume):
+        raise ValueError(
+            _(
+                "The scan of '{case}' was moved since it was added, and it is unclear where the "
+                "drawing belongs: delete the scan from the scene, double-click the case to have it "
+                "back where it was, and save once the drawing fits it."
+            ).format(case=parameters.caseId)
+        )
+    voxels = Volume.from_sitk(sitk.ReadImage(str(label))).array
+    write_image(label, Volume(voxels, wanted))
 
 
 def _mayLeaveOut(services: Services, segmentation: Any, ignored: list[str]) -> bool:

@@ -6,6 +6,7 @@ the label set is kept, and the number of such voxels is told.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,31 @@ def labelArray(segmentationNode, volumeNode, labels: Sequence[Label]):
     ids = segmentation.GetSegmentIDs()
     ignored = [segmentation.GetSegment(i).GetName() for i in ids if i not in known]
     return values, ExportedLabels(voxels, int(overlapping.sum()), ignored)
+
+
+def isDrawnOnGridOf(segmentationNode, volumeNode) -> bool:
+    """Whether all that is drawn lies on the volume's own voxels, one by one."""
+    import numpy as np
+
+    segmentation = segmentationNode.GetSegmentation()
+    binary = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+    isUnderSame = segmentationNode.GetParentTransformNode() is volumeNode.GetParentTransformNode()
+    if not isUnderSame or segmentation.GetSourceRepresentationName() != binary:
+        return False
+    matrix = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(matrix)
+    grid = slicer.util.arrayFromVTKMatrix(matrix)
+    size = volumeNode.GetImageData().GetDimensions()
+    corners = np.array(list(itertools.product(*((0, n) for n in size), (1,))))
+    for number in range(segmentation.GetNumberOfLayers(binary)):
+        layer = segmentation.GetLayerDataObject(number, binary)
+        if layer is None or layer.GetNumberOfPoints() == 0:
+            continue
+        layer.GetImageToWorldMatrix(matrix)
+        apart = (slicer.util.arrayFromVTKMatrix(matrix) - grid) @ corners.T
+        if np.abs(apart).max() > 0.05 * min(volumeNode.GetSpacing()):
+            return False
+    return True
 
 
 def exportLabels(
