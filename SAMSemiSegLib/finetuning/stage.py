@@ -177,6 +177,7 @@ def finetune(
 
     task = Task(
         name=name,
+        section="finetuning",
         module=strategy,
         draw=draw,
         step=step,

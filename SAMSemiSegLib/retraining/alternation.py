@@ -30,13 +30,12 @@ from SAMSemiSegLib.retraining.selection import Evidence, Shape, select
 from SAMSemiSegLib.retraining.ssl.method import LabeledBatch, StepResult, UnlabeledBatch
 from SAMSemiSegLib.run.settings import RunSettings
 from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.training.loop import CLIP
 from SAMSemiSegLib.training.losses import IGNORE
 from SAMSemiSegLib.training.progress import Progress
 
 REMEMBERED = 500
 """Judgments on the last so many crops are kept for the report."""
-CLIP = 5.0
-"""Largest norm of the foundation model's gradient."""
 
 
 class OnlineAlternation:

@@ -158,6 +158,7 @@ def retrain(
 
     task = Task(
         name=name,
+        section="retraining",
         module=term,
         draw=draw,
         step=step,

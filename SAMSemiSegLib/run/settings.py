@@ -203,7 +203,7 @@ class RetrainingSettings(Settings):
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
-    schedule: Literal["poly", "step", "cosine"] = "poly"
+    schedule: Literal["poly", "step"] = "poly"
     patch: Size3 | None = None
     """Voxels along x, y, z; ``None``: chosen from the median size."""
     labeled_batch: Positive = 2

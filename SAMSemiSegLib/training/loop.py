@@ -29,6 +29,9 @@ from SAMSemiSegLib.training.randomness import generator, seed_torch
 
 Batch = TypeVar("Batch")
 
+CLIP = 5.0
+"""Largest norm of a step's gradient."""
+
 
 @dataclass
 class Task(Generic[Batch]):
@@ -36,6 +39,7 @@ class Task(Generic[Batch]):
 
     Attributes:
         name: of the stage, in events and seeds.
+        section: of the settings, where the learning rate is.
         module: holds the parameters; those with ``requires_grad`` are trained.
         draw: makes the batch of a step from that step's generator alone (it runs in a thread, one
             step ahead).
@@ -49,6 +53,7 @@ class Task(Generic[Batch]):
     """
 
     name: str
+    section: Literal["finetuning", "retraining"]
     module: nn.Module
     draw: Callable[[np.random.Generator, Progress], Batch]
     step: Callable[[Batch, Progress], tuple[dict[str, Tensor], dict[str, float]]]
@@ -67,9 +72,8 @@ class Optimization:
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
-    schedule: Literal["poly", "step", "cosine"] = "poly"
+    schedule: Literal["poly", "step"] = "poly"
     warmup: float = 0.0
-    clip: float = 5.0
 
     def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """A fresh optimizer."""
@@ -80,8 +84,8 @@ class Optimization:
         return torch.optim.AdamW(parameters, self.learning_rate, weight_decay=self.weight_decay)
 
     def rate(self, progress: Progress) -> float:
-        """The learning rate of a step: poly (1-t)^0.9, tenfold lower at 5/12 and 10/12 of the run
-        (UA-MT's 2,500 of 6,000 steps), or cosine."""
+        """The learning rate of a step: poly (1-t)^0.9, or tenfold lower at 5/12 and 10/12 of the
+        run (UA-MT's 2,500 of 6,000 steps)."""
         t = progress.fraction
         if self.warmup > 0 and t < self.warmup:
             return (
@@ -89,8 +93,6 @@ class Optimization:
             )
         if self.schedule == "poly":
             return self.learning_rate * (1 - t) ** 0.9
-        if self.schedule == "cosine":
-            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * t))
         return self.learning_rate * 0.1 ** int(t * 12 / 5)
 
 
@@ -103,13 +105,13 @@ class _Watch:
     warned: bool = False
     terms: frozenset[str] = frozenset()
 
-    def see(self, losses: Mapping[str, float], context: Context, task_name: str) -> None:
+    def see(self, losses: Mapping[str, float], task: Task[Any], context: Context) -> None:
         loss = losses["loss"]
         if not math.isfinite(loss):
             raise TrainingDivergedError(
-                f"The loss of {task_name} is no longer a number; lower the learning rate "
-                f"(--set {task_name}.learning_rate=...) and start again, or resume with mixed "
-                "precision off."
+                f"The loss of {task.name} is no longer a number; start again with a lower learning "
+                f"rate (--set {task.section}.learning_rate=...) or without mixed precision "
+                "(--set mixed_precision=no)."
             )
         if not self.terms.issuperset(losses):
             self.terms = self.terms.union(losses)
@@ -121,7 +123,7 @@ class _Watch:
         elif not self.warned and float(np.mean(self.last)) > 2 * float(np.mean(self.first)):
             self.warned = True
             context.events.warning(
-                f"The loss of {task_name} has doubled since the start; the learning rate is "
+                f"The loss of {task.name} has doubled since the start; the learning rate is "
                 "probably too high."
             )
 
@@ -199,8 +201,7 @@ def train(
             losses, values = _backward(task, batch, progress, parameters, context)
             if scaler is not None:
                 scaler.unscale_(optimizer)
-            if optimization.clip:
-                nn.utils.clip_grad_norm_(parameters, optimization.clip)
+            nn.utils.clip_grad_norm_(parameters, CLIP)
             if scaler is not None:
                 scaler.step(optimizer)
                 scaler.update()
@@ -208,7 +209,7 @@ def train(
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             task.after_step(progress)
-            watch.see(losses, context, task.name)
+            watch.see(losses, task, context)
             running.see(losses | values)
             now = time.monotonic()
             step += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from SAMSemiSegLib.errors import Cancelled
+from SAMSemiSegLib.errors import Cancelled, TrainingDivergedError
 from SAMSemiSegLib.run.cancellation import Cancellation
 from SAMSemiSegLib.run.events import Events, read_events
+from SAMSemiSegLib.run.presets import load_settings
 from SAMSemiSegLib.run.settings import Budget
 from SAMSemiSegLib.training import loop
 from SAMSemiSegLib.training.context import Context
@@ -157,16 +159,78 @@ def test_a_loss_that_doubles_is_told_but_not_a_term_that_begins_later(
     assert all("has doubled" in message for message in told)
 
 
+@pytest.mark.parametrize(
+    "name, section", [("warm-start", "retraining"), ("finetuning:round 1", "finetuning")]
+)
+def test_a_loss_that_is_no_number_ends_with_settings_that_can_be_set(
+    name: str, section: str, tmp_path: Path
+) -> None:
+    net = nn.Linear(1, 1)
+
+    def step(batch: int, progress: Progress) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+        return {"supervised": net(torch.ones(1, 1)).sum() / (progress.step < 2)}, {}
+
+    context = Context(make_accelerator("cpu"), Events(None), Cancellation(tmp_path / "cancel"))
+    task = task_of(net, step, name=name, section=section)
+    with pytest.raises(TrainingDivergedError, match=f"loss of {name} is no longer") as told:
+        loop.train(task, Budget(steps=9), loop.Optimization(), tmp_path / "checkpoint.pt", context)
+    named = re.findall(r"--set ([\w.]+)=([\w.]+)", str(told.value))
+    assert [key for key, _ in named] == [f"{section}.learning_rate", "mixed_precision"]
+    for key, value in named:
+        load_settings("quick", [f"{key}={value.replace('...', '0.001')}"])
+
+
+@pytest.mark.parametrize(
+    "optimization, expected",
+    [
+        # (1 - t)^0.9 at t = 0, 0.5, 0.9 of 10 steps
+        (loop.Optimization(learning_rate=2.0), {0: 2.0, 5: 2 * 0.5**0.9, 9: 2 * 0.1**0.9}),
+        # UA-MT: 6,000 steps, tenfold lower after 2,500 and after 5,000
+        (
+            loop.Optimization(learning_rate=0.01, schedule="step"),
+            {0: 1e-2, 2499: 1e-2, 2500: 1e-3, 4999: 1e-3, 5000: 1e-4, 5999: 1e-4},
+        ),
+        # a fifth of 10 steps: a third, two thirds, then as without
+        (
+            loop.Optimization(learning_rate=3.0, warmup=0.2),
+            {0: 1.0, 1: 2.0, 2: 3 * 0.8**0.9, 9: 3 * 0.1**0.9},
+        ),
+    ],
+)
+def test_the_learning_rate_by_hand(
+    optimization: loop.Optimization, expected: dict[int, float]
+) -> None:
+    total = 6000 if optimization.schedule == "step" else 10
+    found = {step: optimization.rate(Progress(step, total)) for step in expected}
+    assert found == pytest.approx(expected)
+
+
+def test_sgd_has_momentum_and_a_gradient_is_no_longer_than_its_limit(tmp_path: Path) -> None:
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(net.weight)
+    weights = []
+
+    def step(batch: int, progress: Progress) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+        return {"supervised": 1000 * net(torch.ones(1, 1)).sum()}, {}
+
+    context = Context(make_accelerator("cpu"), Events(None), Cancellation(tmp_path / "cancel"))
+    task = task_of(net, step, after_step=lambda progress: weights.append(net.weight.item()))
+    optimization = loop.Optimization("sgd", 0.1, weight_decay=0, schedule="step")
+    loop.train(task, Budget(steps=2), optimization, tmp_path / "checkpoint.pt", context)
+    # The gradient of 1000 is cut to 5; 2 steps are before and after 5/12 of the run.
+    assert weights == pytest.approx([-0.1 * 5, -0.1 * 5 - 0.01 * (0.9 * 5 + 5)])
+
+
 def task_of(net: nn.Module, step: Callable[..., Any], **more: Any) -> loop.Task[int]:
     """Steps of nothing but their own number."""
+    given: dict[str, Any] = {
+        "name": "t", "section": "retraining", "after_step": lambda progress: None, "advice": "",
+    }  # fmt: skip
     return loop.Task(
-        name="t",
         module=net,
         draw=lambda generator, progress: progress.step,
         step=step,
-        after_step=lambda progress: None,
         state=net.state_dict,
         load_state=net.load_state_dict,
-        advice="",
-        **more,
+        **(given | more),
     )
