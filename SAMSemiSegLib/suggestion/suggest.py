@@ -116,7 +116,8 @@ def choose(
     points = np.stack([descriptors[case.id] for case in cases]).astype(np.float64)
     labeled = [i for i, case in enumerate(cases) if case.trainable]
     reasons = dict(left_out or {})
-    if all(case.confidence is None for case in cases if not case.trainable):
+    judged = (c.confidence is not None or c.status == "rejected" for c in cases if not c.trainable)
+    if not any(judged):
         picks = first_to_label(points, count, labeled)
         chosen = [
             SuggestedCase(cases[p.index].id, _why_first(p.stands_for), stands_for=p.stands_for)

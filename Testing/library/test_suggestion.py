@@ -121,8 +121,11 @@ def test_the_reason_names_what_decided() -> None:
     assert after.cases[0].id == "thrown" and "rejected" in why["thrown"]
     assert why["unsure"].startswith("confidence 0.700, rank 1 of 2")
 
-    before = choose([c.model_copy(update={"confidence": None}) for c in cases], found, 1)
+    before = choose([c.model_copy(update={"confidence": None}) for c in cases[:3]], found, 1)
     assert before.mode == "first"
+    # All that a network has offered are reviewed: it was there nevertheless.
+    again = choose([cases[0], cases[3]], found, 1)
+    assert again.mode == "next" and "rejected" in again.cases[0].why
     assert before.cases[0].stands_for is not None
 
 
