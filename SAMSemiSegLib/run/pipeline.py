@@ -34,7 +34,7 @@ from SAMSemiSegLib.retraining.student import adapt_settings
 from SAMSemiSegLib.run.folder import RunFolder
 from SAMSemiSegLib.run.proposals import write_proposals
 from SAMSemiSegLib.run.selection import ConfidentCase, choose_confident
-from SAMSemiSegLib.run.settings import Budget, NetSettings, RunSettings
+from SAMSemiSegLib.run.settings import Budget, Norm, RunSettings
 from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.volumes.components import whole_channels
 from SAMSemiSegLib.volumes.volume import Triple
@@ -92,7 +92,7 @@ class Pipeline:
             # With the norm that the method will want: weights are not all that is handed on.
             own, _ = adapt_settings(self.settings.retraining, len(cases), len(unlabeled))
             warm = self._supervised(
-                cases, self.settings.retraining.warm_start, "warm-start", own.net, unlabeled
+                cases, self.settings.retraining.warm_start, "warm-start", own.net.norm, unlabeled
             )
             score("warm start", partial(self._probabilities, warm))
         final = self._round("", cases, {}, warm, score)
@@ -108,6 +108,8 @@ class Pipeline:
                     folder,
                     self.context,
                 )
+                if len(chosen) in (0, len(unlabeled)):
+                    break
                 if warm is not None:  # by now there is a better one
                     warm = final
                 final = self._round(f"round {number}", cases, chosen, warm, score)
@@ -266,7 +268,7 @@ class Pipeline:
         cases: list[PreparedCase],
         budget: Budget,
         name: str,
-        net: NetSettings | None = None,
+        norm: Norm | None = None,
         donors: Sequence[PreparedCase] = (),
     ) -> RetrainedNet:
         """The V-Net on the labeled cases alone, in the folder and stage ``name``; of ``donors`` it
@@ -276,8 +278,8 @@ class Pipeline:
         settings.retraining.options = {}
         settings.retraining.pseudo_label_mode = "off"
         settings.retraining.budget = budget
-        if net is not None:
-            settings.retraining.net = net
+        if norm is not None:
+            settings.retraining.net.norm = norm
         return retrain(
             [case for case in cases if case.part == "labeled"],
             {},

@@ -4,7 +4,7 @@ the volumes it is sure of fine-tune the foundation model."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from SAMSemiSegLib.atomic import replacing, write_json
 from SAMSemiSegLib.preprocessing.stage import PreparedCase
-from SAMSemiSegLib.retraining.selection import Evidence, Shape, select
+from SAMSemiSegLib.retraining.selection import Decision, Evidence, Shape, select
 from SAMSemiSegLib.run.settings import SelectionSettings
 from SAMSemiSegLib.training.context import Context
 
@@ -47,7 +47,8 @@ def choose_confident(
     folder: Path,
     context: Context,
 ) -> dict[str, ConfidentCase]:
-    """The confident volumes by case id; ``folder/selection.json`` says why each is or is not.
+    """The confident volumes by case id; ``folder/selection.json`` says why each is or is not. A
+    warning tells where none or all are, with which a round has nothing to do.
 
     Args:
         cases: labeled ones give the usual shape, unlabeled ones are judged.
@@ -90,10 +91,27 @@ def choose_confident(
     }
     if context.main:
         write_json(kept, {id: vars(d) for id, d in decisions.items()})
-        context.events.message(f"{len(chosen)} of {len(unlabeled)} volumes are confident.")
+        _tell(len(chosen), decisions, context)
     context.wait()
     context.events.done()
     return chosen
+
+
+def _tell(chosen: int, decisions: Mapping[str, Decision], context: Context) -> None:
+    context.events.message(f"{chosen} of {len(decisions)} volumes are confident.")
+    if chosen == 0:
+        best = max(decisions.values(), key=lambda decision: decision.confidence)
+        context.events.warning(
+            "No volume is confident, so that a further round would change nothing; lower "
+            "retraining.selection.threshold or set retraining.selection.mode=quantile. "
+            f"The most confident one ({best.confidence:.4f}): {best.reason}"
+        )
+    elif chosen == len(decisions):
+        context.events.warning(
+            "All volumes are confident, so that none is left for a pseudo-label and there is no "
+            "further round; raise retraining.selection.threshold or set "
+            "retraining.selection.mode=quantile."
+        )
 
 
 def _label_path(folder: Path, case: PreparedCase) -> Path:

@@ -23,6 +23,7 @@ from SAMSemiSegLib.finetuning.strategy import Prediction
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.preprocessing.stage import PreparedCase
 from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.retraining.selection import Decision
 from SAMSemiSegLib.retraining.stage import load_net
 from SAMSemiSegLib.run.events import read_events
 from SAMSemiSegLib.run.folder import RunFolder
@@ -194,18 +195,38 @@ def test_pseudo_labels_that_cannot_be_right_take_no_part(
 
 def test_rounds_of_selection_judge_every_volume(project: Project) -> None:
     """SFR+: each volume is judged, and the reason is kept; few steps leave most of them empty."""
-    sure = ["mode=quantile", "quantile=1", "smallest=0", "largest=1000", "wholeness=0", "rounds=1"]
-    settings = [f"retraining.selection.{assignment}" for assignment in sure]
-    folder, scores = run(project, "retraining.pseudo_label_mode=selected", *settings)
+    quantile = "retraining.selection.mode=quantile"
+    folder, _ = run(project, "retraining.pseudo_label_mode=selected", quantile)
     decisions = json.loads((folder / "round-1" / "selection.json").read_text())
     assert len(decisions) == 3
     for case_id, decision in decisions.items():
         assert (folder / "round-1" / "labels" / f"{case_id}.npy").exists()
         assert decision["reason"]
-    assert {"re-trained", "re-trained (round 1)", "pseudo-labels (round 1)"} <= set(
-        scores.row_names
-    )
-    assert json.loads(folder.manifest.read_text())["net"].startswith("round-1")
+
+
+@pytest.mark.parametrize("sure", [0, 1, 3])
+def test_a_round_is_made_where_some_volumes_are_confident_and_others_not(
+    sure: int, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would have nothing to do, which is told, with the settings that decide."""
+
+    def select(evidence: dict[str, object], *_: object) -> dict[str, Decision]:
+        return {id: Decision(i < sure, 0.9, "By hand.") for i, id in enumerate(evidence)}
+
+    monkeypatch.setattr("SAMSemiSegLib.run.selection.select", select)
+    selected = ["retraining.pseudo_label_mode=selected", "retraining.selection.rounds=1"]
+    folder, scores = run(project, *selected)
+    warnings = [e["message"] for e in read_events(folder.events) if e["kind"] == "warning"]
+    told = [w for w in warnings if "retraining.selection.threshold" in w]
+    rows = ["pseudo-labels", "re-trained"]
+    if sure == 1:
+        assert scores.row_names == [*rows, "pseudo-labels (round 1)", "re-trained (round 1)"]
+        assert json.loads(folder.manifest.read_text())["net"].startswith("round-1")
+        assert not told
+    else:
+        assert scores.row_names == rows
+        assert not (folder / "round-1" / "finetuning").exists()
+        assert len(told) == 1 and told[0].startswith("All volumes" if sure else "No volume")
 
 
 def test_confident_volumes_teach_the_foundation_model_and_get_no_pseudo_label(
