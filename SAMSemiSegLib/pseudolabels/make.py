@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from SAMSemiSegLib.finetuning.strategy import Prediction
+from torch import Tensor
+
+from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy, Prediction
+from SAMSemiSegLib.finetuning.windows import predict_volume
 from SAMSemiSegLib.pseudolabels.clean import clean
 from SAMSemiSegLib.pseudolabels.confidence import volume_score, voxel_confidence
 from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
 from SAMSemiSegLib.run.settings import PseudoLabelSettings
+
+
+def predict_with_guide(
+    strategy: FinetuningStrategy, image: Tensor, settings: PseudoLabelSettings
+) -> Prediction:
+    """The foundation model's prediction of an image (X, Y, Z); the strategy's ``guide``, if it has
+    one, has ``settings.vnet_share`` in its probabilities."""
+    prediction = predict_volume(strategy, image, settings)
+    if strategy.guide is None or settings.vnet_share == 0:
+        return prediction
+    theirs = strategy.guide(image).to(prediction.probabilities)
+    mixed = prediction.probabilities.lerp(theirs, settings.vnet_share)
+    return replace(prediction, probabilities=mixed)
 
 
 def make_pseudo_label(

@@ -16,8 +16,7 @@ from SAMSemiSegLib.finetuning.canvases import CanvasStrategy
 from SAMSemiSegLib.finetuning.likeness import Likeness
 from SAMSemiSegLib.finetuning.stage import ADVICE, VolumeCase
 from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy, Sample
-from SAMSemiSegLib.finetuning.windows import predict_volume
-from SAMSemiSegLib.pseudolabels.make import make_pseudo_label
+from SAMSemiSegLib.pseudolabels.make import make_pseudo_label, predict_with_guide
 from SAMSemiSegLib.pseudolabels.picture import draw_pseudo_label
 from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
 from SAMSemiSegLib.run.settings import PseudoLabelSettings
@@ -107,11 +106,7 @@ def predict_pseudo_label(
     image = torch.from_numpy(np.array(case.image, dtype=np.float32)).to(context.device)
     seed_torch(context.seed, f"pseudolabel {case.id}", 0)
     with torch.inference_mode(), context.accelerator.autocast(), memory_sentence(ADVICE):
-        prediction = predict_volume(strategy, image, settings)
-        if strategy.guide is not None and settings.vnet_share > 0:
-            theirs = strategy.guide(image).to(prediction.probabilities)
-            mixed = prediction.probabilities.lerp(theirs, settings.vnet_share)
-            prediction = replace(prediction, probabilities=mixed)
+        prediction = predict_with_guide(strategy, image, settings)
         if likeness is not None:
             same = likeness.agreement(image, prediction.probabilities)
             if prediction.agreement is not None:

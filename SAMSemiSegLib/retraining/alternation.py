@@ -21,8 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy, Sample
-from SAMSemiSegLib.finetuning.windows import predict_volume
-from SAMSemiSegLib.pseudolabels.make import make_pseudo_label
+from SAMSemiSegLib.pseudolabels.make import make_pseudo_label, predict_with_guide
 from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
 from SAMSemiSegLib.retraining.batch_norm import evaluating_by_batch
 from SAMSemiSegLib.retraining.pseudo_label_term import PseudoLabelTerm
@@ -82,22 +81,30 @@ class OnlineAlternation:
         if unlabeled is None or progress.fraction < self.selection.online_start:
             return self.term.step(labeled, unlabeled, progress)
         answers = self._answers(unlabeled.image)
-        evidence = {str(i): Evidence.of(answer) for i, answer in enumerate(answers)}
+        # 255 outside of the volume, where there is nothing to learn.
+        assert unlabeled.pseudo_hard is not None
+        inside = (unlabeled.pseudo_hard != IGNORE).cpu().numpy()
+        evidence = {
+            str(i): Evidence.of(answer, within)
+            for i, (answer, within) in enumerate(zip(answers, inside, strict=True))
+        }
         decisions = select(evidence, self.known, self.selection)
         self.judged.extend(vars(decision) for decision in decisions.values())
         sure = [decisions[str(i)].confident for i in range(len(answers))]
         result = self.term.step(labeled, self._relabeled(unlabeled, sure), progress)
         samples = [
             Sample(
-                f"crop {i}",
+                f"crop {i} of step {progress.step}",
                 unlabeled.image[i, 0],
-                torch.from_numpy(answers[i].argmax(0)).to(labeled.labels),
+                torch.from_numpy(np.where(inside[i], answers[i].argmax(0), IGNORE)).to(
+                    labeled.labels
+                ),
             )
             for i, confident in enumerate(sure)
             if confident
         ]
         samples += [
-            Sample(f"labeled {i}", labeled.image[i, 0], labeled.labels[i])
+            Sample(f"labeled {i} of step {progress.step}", labeled.image[i, 0], labeled.labels[i])
             for i in range(min(len(samples), len(labeled.image)))
         ]
         self._train_foundation(samples, progress)
@@ -121,6 +128,7 @@ class OnlineAlternation:
         self.term.load_state_dict(state["term"])
         self.strategy.load_trainable_state_dict(state["foundation"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.judged.clear()
         self.judged.extend(state["judged"])
 
     @torch.no_grad()
@@ -133,7 +141,6 @@ class OnlineAlternation:
     def _relabeled(self, unlabeled: UnlabeledBatch, sure: Sequence[bool]) -> UnlabeledBatch:
         """The batch with what the foundation model says now of the crops that are not sure."""
         image = unlabeled.image
-        # 255 outside of the volume, where there is nothing to learn.
         assert unlabeled.pseudo_hard is not None
         hard = unlabeled.pseudo_hard.clone()
         soft, confidence = self._maps(unlabeled)
@@ -164,7 +171,7 @@ class OnlineAlternation:
     def _pseudo_label(self, image: Tensor) -> PseudoLabel:
         self.strategy.eval()
         with torch.inference_mode():
-            prediction = predict_volume(self.strategy, image, self.labeling)
+            prediction = predict_with_guide(self.strategy, image, self.labeling)
         return make_pseudo_label(prediction, self.labeling, self.names)
 
     def _train_foundation(self, samples: list[Sample], progress: Progress) -> None:

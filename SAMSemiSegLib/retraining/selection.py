@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from SAMSemiSegLib.run.settings import SelectionSettings
+from SAMSemiSegLib.training.losses import IGNORE
 from SAMSemiSegLib.volumes.components import all_but_largest
 
 Array = np.ndarray[Any, Any]
@@ -60,14 +61,17 @@ class Evidence:
     shape: Shape
 
     @classmethod
-    def of(cls, probabilities: Array) -> Evidence:
-        """From the probabilities (K, X, Y, Z) of a whole volume."""
+    def of(cls, probabilities: Array, inside: Array | None = None) -> Evidence:
+        """From the probabilities (K, X, Y, Z) of a whole volume, or of a crop that reaches beyond
+        it: ``inside`` (X, Y, Z) says which voxels count."""
         largest = probabilities.max(axis=0)
-        band = 1 - probabilities[0] > BAND
+        if inside is None:
+            inside = np.ones(largest.shape, bool)
+        band = (1 - probabilities[0] > BAND) & inside
         return cls(
-            float(largest.mean(dtype=np.float64)),
+            float(largest[inside].mean(dtype=np.float64)) if inside.any() else 0.0,
             float(largest[band].mean(dtype=np.float64)) if band.any() else 0.0,
-            Shape.of(probabilities.argmax(axis=0), len(probabilities)),
+            Shape.of(np.where(inside, probabilities.argmax(axis=0), IGNORE), len(probabilities)),
         )
 
 

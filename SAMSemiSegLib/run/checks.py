@@ -43,6 +43,13 @@ def check_before_start(project: Project, settings: RunSettings) -> None:
     strategy = STRATEGIES[settings.finetuning.strategy]
     if settings.pseudolabels.prototype_agreement:
         require_features(strategy)
+        selection = settings.retraining.selection
+        mode = settings.retraining.pseudo_label_mode
+        if mode == "selected" and selection.alternation == "online":
+            raise InputError(
+                "The setting pseudolabels.prototype_agreement does not work with "
+                "retraining.selection.alternation=online; set one of the two back."
+            )
     pseudo_labels = settings.retraining.pseudo_label_mode != "off" and bool(project.unlabeled)
     if strategy.guided and pseudo_labels and settings.retraining.warm_start is None:
         raise InputError(

@@ -108,7 +108,11 @@ def test_confident_crops_teach_and_the_others_are_labeled(
     assert not strategy.taught and strategy.bias == -1  # before online_start nothing is judged
 
     result = alternation.step(labeled, unlabeled, LATER)
-    assert [sample.id for sample in strategy.taught] == ["crop 0", "labeled 0"]
+    # A name of its own in each step: a strategy may draw its views of a crop by it.
+    assert [sample.id for sample in strategy.taught] == [
+        "crop 0 of step 60",
+        "labeled 0 of step 60",
+    ]
     # Its label is the net's own answer (eq. 8's argmax).
     assert strategy.taught[0].labels is not None
     assert torch.equal(strategy.taught[0].labels, (unlabeled.image[0, 0] > 0).byte())
@@ -128,12 +132,46 @@ def test_confident_crops_teach_and_the_others_are_labeled(
 def test_the_judge_is_not_changed_by_judging(
     tmp_path: Path, batches: tuple[LabeledBatch, UnlabeledBatch]
 ) -> None:
-    labeled, unlabeled = batches
     alternation = make(tmp_path)
+    net = alternation.term.final_net()
+    net.before = nn.Sequential(nn.BatchNorm3d(1), nn.Dropout(0.5))
+    net.register_forward_pre_hook(lambda module, inputs: (module.before(inputs[0]),))
     alternation.term.train()
-    alternation.step(labeled, unlabeled, LATER)
+    known = copy.deepcopy(net.state_dict())
+    first, again = (np.stack(alternation._answers(batches[1].image)) for _ in range(2))
+    assert np.array_equal(first, again)  # no dropout
+    assert all(torch.equal(value, known[name]) for name, value in net.state_dict().items()
+               if "num_batches" not in name)  # fmt: skip
     assert all(module.training for module in alternation.term.modules())
-    assert alternation.term.final_net().scale.grad is None  # type: ignore[union-attr]
+    assert net.scale.grad is None
+
+
+def test_what_is_outside_of_the_volume_neither_counts_nor_teaches(
+    tmp_path: Path, batches: tuple[LabeledBatch, UnlabeledBatch]
+) -> None:
+    labeled, unlabeled = batches
+    assert unlabeled.pseudo_hard is not None
+    unlabeled.image[0, :, :, :, 4:] = 0.05  # unsure there
+    unlabeled.pseudo_hard[0, :, :, 4:] = IGNORE
+    alternation = make(tmp_path)
+    # Half of a ball is as good as a whole one here.
+    alternation.selection.smallest = 0.1
+    alternation.step(labeled, unlabeled, LATER)
+    crop = alternation.strategy.taught[0]  # type: ignore[union-attr]
+    assert crop.id.startswith("crop 0") and crop.labels is not None
+    assert (crop.labels[:, :, 4:] == IGNORE).all() and (crop.labels[:, :, :4] != IGNORE).all()
+
+
+def test_the_v_net_has_its_share_in_the_labels_of_crops(
+    tmp_path: Path, batches: tuple[LabeledBatch, UnlabeledBatch]
+) -> None:
+    """ "Background" with p = 0.731 and the V-Net's sure foreground: 0.5·0.269 + 0.5 = 0.634."""
+    alternation = make(tmp_path)
+    alternation.labeling.vnet_share = 0.5
+    alternation.strategy.guide = lambda image: torch.stack([0 * image, 0 * image + 1])
+    found = alternation._pseudo_label(batches[1].image[1, 0])
+    assert (found.hard == 1).all()
+    assert found.probabilities[1].mean() == pytest.approx(0.634, abs=0.01)
 
 
 def test_state_goes_on_to_the_same_weights(
@@ -142,7 +180,9 @@ def test_state_goes_on_to_the_same_weights(
     first, second = make(tmp_path), make(tmp_path)
     for step in (50, 51):
         first.step(*batches, Progress(step, 100))
+    second.step(*batches, Progress(50, 100))  # as when steps are timed before a run goes on
     second.load_state(copy.deepcopy(first.state()))
+    assert list(second.judged) == list(first.judged)
     for alternation in (first, second):
         alternation.step(*batches, Progress(52, 100))
     biases = [a.strategy.bias for a in (first, second)]  # type: ignore[union-attr]

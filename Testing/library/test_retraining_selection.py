@@ -29,6 +29,11 @@ def test_confidence_by_hand() -> None:
     assert found.everywhere == pytest.approx((0.9 + 0.6 + 0.8 + 1.0) / 4)
     assert found.foreground == pytest.approx((0.9 + 0.6 + 0.8) / 3)
     assert found.shape == Shape(0.25, (0.25,), (1.0,))
+    # Of a crop that reaches beyond its volume by the first two.
+    inside = np.array([False, False, True, True]).reshape(4, 1, 1)
+    found = Evidence.of(probabilities, inside)
+    assert (found.everywhere, found.foreground) == pytest.approx((0.9, 0.8))
+    assert found.shape.foreground == 0
 
 
 def test_threshold_and_guards() -> None:
