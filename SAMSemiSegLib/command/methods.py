@@ -140,6 +140,8 @@ def _needs_in_words(needs: Needs, uses_unlabeled: bool) -> list[str]:
         words.append(f"patch sides in multiples of {needs.divisor}")
     if len(needs.norms) < 3:
         words.append(f"{' or '.join(sorted(needs.norms))} normalization")
+    if needs.dropout:
+        words.append("dropout")
     return words
 
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
 
 def entropy(probabilities: Tensor) -> Tensor:
@@ -26,17 +22,3 @@ def mean_square_where(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     where = mask.unsqueeze(1).to(student.dtype)
     squares = (student - teacher).square() * where
     return squares.sum() / (student.shape[1] * where.sum()).clamp_min(1e-6)
-
-
-@contextmanager
-def frozen_statistics(net: nn.Module) -> Iterator[None]:
-    """Within this, forward passes leave the running statistics of batch norm as they are."""
-    layers = [module for module in net.modules() if isinstance(module, _BatchNorm)]
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.momentum = 0.0
-    try:
-        yield
-    finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum

@@ -10,7 +10,7 @@ from torch import nn
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.retraining.ssl.method import METHODS, Needs, SSLMethod
 from SAMSemiSegLib.retraining.vnet import VNet
-from SAMSemiSegLib.run.settings import RetrainingSettings, Size3
+from SAMSemiSegLib.run.settings import NetSettings, RetrainingSettings, Size3
 
 
 def adapt_settings(
@@ -36,6 +36,11 @@ def adapt_settings(
         norm = next(n for n in ("instance", "group", "batch") if n in needs.norms)
         notes.append(f"{title} does not work with {settings.net.norm} norm; {norm} norm is used.")
         settings.net.norm = norm  # type: ignore[assignment]
+    if needs.dropout and settings.net.dropout == 0:
+        settings.net.dropout = NetSettings().dropout
+        notes.append(
+            f"{title} compares passes of a network with dropout; it is {settings.net.dropout:g}."
+        )
     wanted = _batch(settings.labeled_batch, needs.labeled_batch, needs)
     if settings.labeled_batch != wanted:
         settings.labeled_batch = wanted

@@ -52,7 +52,7 @@ def test_ua_mt() -> None:
 
 
 def test_acmt() -> None:
-    """METHODS 3, ACMT: mask H(s)/ln K >= threshold; mean of (s-t)² over it."""
+    """METHODS 3, ACMT: mask H(s)/ln 2 >= threshold; mean of (s-t)² over it."""
     student = voxels([0.5, 0.5], [0.7, 0.3], [0.9, 0.1])
     teacher = voxels([0.6, 0.4], [0.9, 0.1], [0.1, 0.9])
     # H/ln 2: 1; (0.7·0.35667 + 0.3·1.20397)/0.69315 = 0.88129; 0.46900
@@ -73,6 +73,19 @@ def test_acmt_prototypes() -> None:
     # class 0: 0.9·(1, 0) + 0.6·(0.1, 2) = (0.96, 1.2); class 1: 0.9·(0, 1); class 2 has none
     # cosines of voxel 3: (0.096 + 2.4)/(1.5367·2.0025) = 0.811 and 2/2.0025 = 0.999
     assert nearest_prototype(embedding, probabilities).flatten().tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_acmt_prototypes_of_a_whole_crop_in_mixed_precision(precision: torch.dtype) -> None:
+    """The features of a class's 30³ voxels, at 10 each, sum up to more than float16 can hold."""
+    draw = torch.Generator().manual_seed(0)
+    of_class = torch.zeros(1, 60, 30, 30, dtype=torch.long)
+    of_class[:, 30:] = 1
+    probabilities = torch.nn.functional.one_hot(of_class, 2).movedim(-1, 1).float()
+    embedding = 10 * probabilities + torch.randn(1, 2, 60, 30, 30, generator=draw)
+    with torch.autocast("cpu", precision):
+        found = nearest_prototype(embedding, probabilities)
+    assert torch.equal(found, of_class)
 
 
 def test_acmt_confident_learning() -> None:

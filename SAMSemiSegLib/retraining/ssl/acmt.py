@@ -4,8 +4,9 @@ Source: Xu et al., Ambiguity-selective consistency regularization, Medical Image
 2023. L_c is the mean of (s - t)² over ambiguous voxels of unlabeled crops. The opposite of UA-MT:
 what is certain already needs no consistency. Ambiguity is told by one of four indicators:
 
-- entropy (the paper's best): H(s)/ln K >= threshold, 0.75 rising to 0.95 over the run as
-  exp(-5(1-t)²), as in the released script;
+- entropy (the paper's best): H(s)/ln 2 >= threshold, 0.75 rising to 0.95 over the run as
+  exp(-5(1-t)²), as in the released script; the paper has two classes, and with more of them a
+  voxel between two is ambiguous all the same, though H/ln K says less the more there are;
 - uncertainty: entropy of the mean of T = 8 student passes with dropout, threshold 0.75 to 0.9;
 - prototype: the class of the nearest prototype (mean teacher feature of a class) is not the
   student's class;
@@ -21,7 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from SAMSemiSegLib.retraining.consistency import entropy, frozen_statistics, mean_square_where
+from SAMSemiSegLib.retraining.batch_norm import frozen_statistics
+from SAMSemiSegLib.retraining.consistency import entropy, mean_square_where
 from SAMSemiSegLib.retraining.ssl.method import METHODS
 from SAMSemiSegLib.retraining.teacher import NoisyTeacherMethod, NoisyTeacherOptions
 from SAMSemiSegLib.retraining.vnet import VNet
@@ -38,7 +40,7 @@ class AmbiguityConsensusMeanTeacher(NoisyTeacherMethod):
 
         indicator: Literal["entropy", "uncertainty", "prototype", "label_error"] = "entropy"
         threshold: Fraction = 0.75
-        """Of the largest possible entropy, at the beginning of the run."""
+        """Of the entropy of two classes that are equally probable, at the beginning of the run."""
         final_threshold: Fraction | None = None
         """At its end; by default 0.95 for entropy and 0.9 for uncertainty."""
         passes: Positive = 8
@@ -91,11 +93,11 @@ class AmbiguityConsensusMeanTeacher(NoisyTeacherMethod):
         if end is None:
             end = 0.95 if options.indicator == "entropy" else 0.9
         threshold = ambiguity_threshold(options.threshold, end, progress.fraction)
-        return doubt / math.log(self.channels) >= threshold
+        return doubt / math.log(2) >= threshold
 
 
 def ambiguity_threshold(start: float, end: float, fraction: float) -> float:
-    """Share of the largest entropy from which on a voxel is ambiguous."""
+    """Share of ln 2 from which on a voxel's entropy is ambiguous."""
     return start + (end - start) * sigmoid_ramp(fraction, 1.0)
 
 
@@ -113,10 +115,12 @@ def nearest_prototype(embedding: Tensor, probabilities: Tensor) -> Tensor:
     weights = probabilities.flatten(2)
     hard = F.one_hot(weights.argmax(1), weights.shape[1]).transpose(1, 2)
     weights = weights * hard
-    prototypes = torch.einsum("bkn,ben->ke", weights, features)  # scale does not matter to cosines
-    cosines = torch.einsum(
-        "ke,ben->bkn", F.normalize(prototypes, dim=1), F.normalize(features, dim=1)
-    )
+    # The sum over a crop's voxels is more than half precision can hold.
+    with torch.autocast(embedding.device.type, enabled=False):
+        prototypes = torch.einsum("bkn,ben->ke", weights, features)  # cosines mind no scale
+        cosines = torch.einsum(
+            "ke,ben->bkn", F.normalize(prototypes, dim=1), F.normalize(features, dim=1)
+        )
     absent = hard.sum((0, 2)) == 0
     cosines[:, absent] = -2
     return cosines.argmax(1).view(probabilities.shape[0], *probabilities.shape[2:])

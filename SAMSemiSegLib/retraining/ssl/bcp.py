@@ -48,8 +48,8 @@ class BidirectionalCopyPaste(TeacherMethod):
         largest_component: bool = True
         """Keep the largest component of each class in the teacher's labels."""
         target: Literal["teacher", "pseudo_label"] = "teacher"
-        """Where the unlabeled regions' labels come from; the stored pseudo-labels, if wanted and
-        there."""
+        """Where the unlabeled regions' labels come from; the stored pseudo-labels, if wanted, where
+        a volume has one that takes part."""
 
     name = "bcp"
     title = "BCP"
@@ -92,11 +92,14 @@ class BidirectionalCopyPaste(TeacherMethod):
         return StepResult({"supervised": segmentation_loss(self.student(image), labels)})
 
     def _targets(self, unlabeled: UnlabeledBatch) -> Tensor:
-        if self.options.target == "pseudo_label" and unlabeled.pseudo_hard is not None:
-            return unlabeled.pseudo_hard
         with torch.no_grad():
             labels: Tensor = self.teacher(unlabeled.image).argmax(1)
-        return largest_components(labels) if self.options.largest_component else labels
+        if self.options.largest_component:
+            labels = largest_components(labels)
+        stored, selected = unlabeled.pseudo_hard, unlabeled.selected
+        if self.options.target == "pseudo_label" and stored is not None and selected is not None:
+            labels = torch.where(selected[:, None, None, None], stored.to(labels), labels)
+        return labels
 
 
 def box_mask(size: torch.Size, share: float) -> Tensor:

@@ -39,6 +39,8 @@ class Needs:
     divisor: int = 16
     """Every side of the patch is a multiple of this."""
     norms: frozenset[str] = frozenset({"batch", "instance", "group"})
+    dropout: bool = False
+    """Several passes of one network must differ by more than the noise of their input."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from SAMSemiSegLib.retraining.consistency import entropy, mean_square_where
-from SAMSemiSegLib.retraining.ssl.method import METHODS
+from SAMSemiSegLib.retraining.ssl.method import METHODS, Needs
 from SAMSemiSegLib.retraining.teacher import NoisyTeacherMethod, NoisyTeacherOptions
 from SAMSemiSegLib.run.settings import Fraction, Positive
 from SAMSemiSegLib.training.progress import Progress, sigmoid_ramp
@@ -34,6 +34,7 @@ class UncertaintyAwareMeanTeacher(NoisyTeacherMethod):
     name = "ua_mt"
     title = "UA-MT"
     source = "Yu et al., MICCAI 2019"
+    needs = Needs(dropout=True)
 
     options: Options
 
