@@ -35,8 +35,8 @@ class Display:
     On a terminal it draws bars; elsewhere (a log file, Slicer) a line a stage.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
         self._bars = Progress(
             TextColumn("{task.description:<32}"),
             BarColumn(bar_width=28),

@@ -8,7 +8,6 @@ our preprocessing, from the model card in its metadata.
 from __future__ import annotations
 
 import copy
-import json
 import os
 import shutil
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from SAMSemiSegLib.atomic import write_json
 from SAMSemiSegLib.export.model_card import ModelCard, readme
 from SAMSemiSegLib.export.torchscript import export_torchscript
 from SAMSemiSegLib.preprocessing.plan import IntensityRule
@@ -41,8 +41,8 @@ def export_bundle(net: nn.Module, card: ModelCard, folder: Path) -> Path:
     try:
         for name in ("configs", "models", "docs"):
             (temporary / name).mkdir()
-        _write_json(temporary / "configs" / "metadata.json", bundle_metadata(card))
-        _write_json(temporary / "configs" / "inference.json", inference_config(card))
+        write_json(temporary / "configs" / "metadata.json", bundle_metadata(card))
+        write_json(temporary / "configs" / "inference.json", inference_config(card))
         export_torchscript(net, card, temporary / "models")
         weights = copy.deepcopy(net).cpu().state_dict()
         torch.save(weights, temporary / "models" / "model.pt")
@@ -227,7 +227,3 @@ def _intensity_transforms(rule: IntensityRule) -> list[dict[str, Any]]:
         "clip": True,
     }
     return [window | key]
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -89,7 +89,6 @@ class FinetuningStrategy(nn.Module, ABC):
     class Options(Settings):
         """Settings of the strategy's own."""
 
-    name: ClassVar[str]
     title: ClassVar[str]
     source: ClassVar[str]
     uses_unlabeled: ClassVar[bool] = False

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from SAMSemiSegLib.atomic import write_json
 from SAMSemiSegLib.errors import InputError
 
 Progress = Callable[[int, int], None]
@@ -54,10 +55,7 @@ def is_damaged(name: str) -> bool:
 def record_digest(name: str, path: Path, source: str) -> None:
     """Write ``NAME.json`` for the finished file ``path`` that will be moved into the cache."""
     record = {"size": path.stat().st_size, "sha256": file_digest(path), "source": source}
-    target = _digest_file(name)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, target)
+    write_json(_digest_file(name), record)
 
 
 def remove(name: str) -> bool:

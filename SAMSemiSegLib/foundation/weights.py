@@ -7,12 +7,12 @@ safetensors into the cache, and only that copy is read afterwards.
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from SAMSemiSegLib.atomic import replacing
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.foundation import cache
 
@@ -113,13 +113,9 @@ def fetch(entry: FoundationEntry, progress: cache.Progress | None = None) -> Pat
     tensors = read_weights(part)
     if entry.convert is not None:
         tensors = entry.convert(tensors)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(target) as temporary:
         save_file({k: v.contiguous() for k, v in tensors.items()}, temporary)
         cache.record_digest(entry.name, temporary, entry.weights.url or "")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
     part.unlink(missing_ok=True)
     return target
 

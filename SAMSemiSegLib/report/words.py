@@ -15,6 +15,7 @@ _TITLES = {
     "warm-start": "Warm start of the V-Net",
     "retraining": "Re-training the V-Net",
     "evaluation": "Evaluation",
+    "proposals": "Segmentation of the unlabeled cases",
     "export": "Export",
 }
 

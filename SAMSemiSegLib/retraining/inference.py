@@ -19,7 +19,6 @@ def predict_probabilities(
     overlap: float = 0.5,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
-    windows: int = 1,
     scales: Sequence[float] = (1.0,),
 ) -> Tensor:
     """Softmax probabilities of one volume, averaged over overlapping windows.
@@ -36,7 +35,6 @@ def predict_probabilities(
         overlap: of neighboring windows, as a share of their side.
         device: where the network runs.
         dtype: of mixed precision (bfloat16, float16), or None for float32.
-        windows: number of windows in one forward pass.
         scales: resolutions to look at, as shares of the image's own.
 
     Returns:
@@ -52,7 +50,7 @@ def predict_probabilities(
 
     inferer = SlidingWindowInferer(
         roi_size=patch,
-        sw_batch_size=windows,
+        sw_batch_size=1,
         overlap=overlap,
         mode="gaussian",
         padding_mode="constant",

@@ -47,12 +47,12 @@ class Events:
         for listener in self._listeners:
             listener(event)
 
-    def stage(self, name: str, total: int, first_step: int = 0, message: str = "") -> None:
+    def stage(self, name: str, total: int, first_step: int = 0) -> None:
         """A stage of ``total`` steps begins (or goes on, from ``first_step``)."""
         self._stage = name
         self._started = time.monotonic()
         self._first_step = first_step
-        self.emit("stage", step=first_step, total=total, message=message)
+        self.emit("stage", step=first_step, total=total)
 
     def progress(self, step: int, total: int, **values: float) -> None:
         """``step`` of ``total`` steps are done."""

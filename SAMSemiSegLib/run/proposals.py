@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from SAMSemiSegLib.atomic import write_text
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.preprocessing.stage import PreparedCase
 from SAMSemiSegLib.project.project import Project
@@ -58,7 +59,7 @@ def write_proposals(
             percent = Volume(uncertainty.clip(0, 100).astype(np.uint8), case.source)
             source = project.path(project.case(case.id).image)
             write_image(folder / f"{case.id}_uncertainty.nrrd", percent, source)
-            (folder / f"{case.id}.score").write_text(f"{score:.6f}", encoding="utf-8")
+            write_text(folder / f"{case.id}.score", f"{score:.6f}")
             found = preprocessor.back(probabilities, case.source)
             channels = Volume(keep_largest(found, largest_component), case.source)
             write_labels(

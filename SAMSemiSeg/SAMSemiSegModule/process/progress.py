@@ -96,6 +96,7 @@ class RunProgress:
             "pseudolabels": _("Writing pseudo-labels"),
             "evaluation": _("Scoring"),
             "retraining": _("Training the V-Net"),
+            "selection": _("Choosing the volumes it is sure of"),
             "proposals": _("Segmenting the unlabeled cases"),
             "export": _("Exporting the model"),
         }.get(stage.partition(":")[0], stage)

@@ -32,7 +32,6 @@ class BoxStrategy(ReplayStrategy):
     outlines that it is pointed to, whatever the contrast, and knows no anatomy; the V-Net knows
     where to look. The encoder stays frozen; the decoder learns the outlines of the labels."""
 
-    name = "box"
     title = "Boxes drawn by the V-Net"
     source = (
         "own; the model: Ma et al., Segment anything in medical images, Nature Communications 2024"

@@ -29,7 +29,6 @@ class CPACStrategy(CrossPrompting):
     """Points on a coarse and a fine grid, where the prompting decoder and the prototypes of the
     labeled volumes name the same class."""
 
-    name = "cpac"
     title = "CPAC-SAM: cross prompting with adaptive grids"
     source = "CPAC-SAM, Medical Image Analysis 110:103973, 2026; stitched view: our own"
 

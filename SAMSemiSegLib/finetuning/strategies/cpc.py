@@ -21,7 +21,6 @@ class CPCStrategy(CrossPrompting):
     """Prompted once by the center of each class' largest component and once by a random point, both
     from the other decoder's coarse answer; no prototypes, no prompts before ``start``."""
 
-    name = "cpc"
     title = "CPC-SAM: cross prompting consistency"
     source = "Miao et al., CPC-SAM, MICCAI 2024; stitched view: our own"
     prompts_from_start = False

@@ -17,7 +17,6 @@ class DecoderStrategy(ReplayStrategy, StitchedStrategy):
     has seen once serves many steps. On two processor cores such a step of LiteMedSAM takes a
     tenth of one that passes through the encoder."""
 
-    name = "decoder"
     title = "Decoder only (stitched)"
     source = "Kirillov et al., Segment Anything, ICCV 2023; stitching: SFR, arXiv 2403.11229"
 

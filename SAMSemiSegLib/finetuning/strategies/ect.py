@@ -54,7 +54,6 @@ class ECTStrategy(StitchedStrategy):
     """Sees a volume as a sequence of slices; the encoder never changes, so that each slice passes
     through it once for each augmentation."""
 
-    name = "ect"
     title = "ECT-3DMedSAM: cross teaching on slice sequences"
     source = "ECT-3DMedSAM, MIDL 2026, PMLR 315:2057-2070 (largely reconstructed)"
     uses_unlabeled = True

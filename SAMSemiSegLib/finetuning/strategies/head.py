@@ -28,7 +28,6 @@ class HeadStrategy(ReplayStrategy, CanvasStrategy):
     begun: the encoder stays frozen, so that an augmented canvas is encoded once and serves many
     steps, and a few thousand weights read the embedding as a volume (see docs/methods.md)."""
 
-    name = "head"
     title = "3D head on frozen embeddings (stitched)"
     source = (
         "own; a convolutional head on SAM's embeddings: Hu, Xu and Shi, arXiv 2306.13731; "

@@ -13,7 +13,6 @@ from SAMSemiSegLib.run.settings import Positive
 class HoulsbyStrategy(StitchedStrategy):
     """Bottleneck adapters in every block of the encoder, and the mask decoder."""
 
-    name = "houlsby"
     title = "Stitched Houlsby adapters"
     source = (
         "Houlsby et al., Parameter-Efficient Transfer Learning for NLP, ICML 2019; "

@@ -17,7 +17,6 @@ from SAMSemiSegLib.run.settings import Positive
 class LoraStrategy(StitchedStrategy):
     """Low-rank updates of the encoder's attention, and the mask decoder."""
 
-    name = "lora"
     title = "Stitched LoRA (SFR)"
     source = (
         "Li et al., Stitching, Fine-tuning, Re-training, IEEE TMI 44(10), 2025, arXiv 2403.11229; "

@@ -46,7 +46,6 @@ class AmbiguityConsensusMeanTeacher(NoisyTeacherMethod):
         passes: Positive = 8
         """Student passes of the indicator ``uncertainty``."""
 
-    name = "acmt"
     title = "ACMT"
     source = "Xu et al., Medical Image Analysis 88:102880, 2023"
 

@@ -51,7 +51,6 @@ class BidirectionalCopyPaste(TeacherMethod):
         """Where the unlabeled regions' labels come from; the stored pseudo-labels, if wanted, where
         a volume has one that takes part."""
 
-    name = "bcp"
     title = "BCP"
     source = "Bai et al., CVPR 2023"
     needs = Needs(labeled_batch=2, unlabeled_batch=2, pairs=True)

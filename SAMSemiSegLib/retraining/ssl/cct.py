@@ -42,7 +42,6 @@ class CrossConsistencyTraining(SSLMethod):
         dropout: Fraction = 0.3
         """Share of the channels that the second decoder does not see."""
 
-    name = "cct"
     title = "CCT"
     source = "Ouali et al., CVPR 2020"
     needs = Needs(split_encoder=True)

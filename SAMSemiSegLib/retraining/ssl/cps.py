@@ -30,7 +30,6 @@ class CrossPseudoSupervision(SSLMethod):
     class Options(RampOptions):
         """Settings of the method's own."""
 
-    name = "cps"
     title = "CPS"
     source = "Chen et al., CVPR 2021"
     needs = Needs(networks=2)

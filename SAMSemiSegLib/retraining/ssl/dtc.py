@@ -41,7 +41,6 @@ class DualTaskConsistency(SSLMethod):
         steepness: NotNegative = 1500.0
         """k, of the smooth step from distance to segmentation."""
 
-    name = "dtc"
     title = "DTC"
     source = "Luo et al., AAAI 2021"
     needs = Needs(heads=frozenset({"distance"}))

@@ -40,7 +40,6 @@ class FixMatch(TeacherMethod):
         boxes: NotNegative = 2
         """Boxes of a quarter of the crop's sides that are cut out."""
 
-    name = "fixmatch"
     title = "FixMatch"
     source = "Sohn et al., NeurIPS 2020; Yang et al., CVPR 2023"
 

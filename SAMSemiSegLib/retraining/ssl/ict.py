@@ -35,7 +35,6 @@ class InterpolationConsistencyTraining(TeacherMethod):
         alpha: Annotated[float, Field(gt=0)] = 0.2
         """Both parameters of the Beta distribution the mixing factor comes from."""
 
-    name = "ict"
     title = "ICT"
     source = "Verma et al., IJCAI 2019"
     needs = Needs(unlabeled_batch=2)

@@ -56,7 +56,6 @@ class MagicNet(TeacherMethod):
         blending_start: Fraction = 0.02
         """Share of the run after which the cubes take part in the unlabeled target."""
 
-    name = "magicnet"
     title = "MagicNet"
     source = "Chen et al., CVPR 2023"
     # Batch norm would normalize lone cubes and whole crops by one set of statistics.

@@ -19,7 +19,6 @@ from SAMSemiSegLib.training.progress import Progress
 class MeanTeacher(NoisyTeacherMethod):
     """Mean squared difference of the two probabilities, on all crops."""
 
-    name = "mean_teacher"
     title = "Mean Teacher"
     source = "Tarvainen and Valpola, NeurIPS 2017"
 

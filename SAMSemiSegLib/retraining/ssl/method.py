@@ -99,7 +99,6 @@ class SSLMethod(nn.Module, ABC):
     class Options(Settings):
         """Settings of the method's own."""
 
-    name: ClassVar[str]
     title: ClassVar[str]
     source: ClassVar[str]
     needs: ClassVar[Needs] = Needs()

@@ -47,7 +47,6 @@ class SelfTraining(SSLMethod):
         """Begin each round with new weights, as in the original; the run should then be long. The
         optimizer's moments stay."""
 
-    name = "self_training"
     title = "Self-training"
     source = "Bai et al., MICCAI 2017"
 

@@ -22,7 +22,6 @@ class Supervised(SSLMethod):
     """½(CE + Dice) on labeled crops. With pseudo-labels switched on, this is plain training on
     the foundation model's answers."""
 
-    name = "supervised"
     title = "Supervised only"
     source = "Milletari et al., V-Net, 3DV 2016"
     uses_unlabeled = False

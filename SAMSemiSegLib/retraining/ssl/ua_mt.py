@@ -31,7 +31,6 @@ class UncertaintyAwareMeanTeacher(NoisyTeacherMethod):
         threshold: Fraction = 0.75
         """Of the largest possible entropy; rises to 1 over the run."""
 
-    name = "ua_mt"
     title = "UA-MT"
     source = "Yu et al., MICCAI 2019"
     needs = Needs(dropout=True)

@@ -35,7 +35,6 @@ class UncertaintyRectifiedPyramidConsistency(SSLMethod):
     class Options(RampOptions):
         """Settings of the method's own."""
 
-    name = "urpc"
     title = "URPC"
     source = "Luo et al., MICCAI 2021"
     needs = Needs(heads=frozenset({"deep"}))
