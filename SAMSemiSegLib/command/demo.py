@@ -9,6 +9,7 @@ from pathlib import Path
 
 import typer
 
+from SAMSemiSegLib.atomic import write_text
 from SAMSemiSegLib.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def demo(
     project = Project.create(project_folder, label_set, "Hippocampus demo")
     chosen = names[: LABELED + UNLABELED] + names[-EVALUATION:]
     chosen_order = folder / "order.txt"
-    chosen_order.write_text("\n".join(chosen) + "\n", encoding="utf-8")
+    write_text(chosen_order, "\n".join(chosen) + "\n")
     import_cases(
         project,
         images,
@@ -96,7 +97,7 @@ def _scans(folder: Path) -> tuple[Path, Path, Path, str]:
     archive = _download(folder)
     if archive is not None:
         names = sorted(path.name.split(".")[0] for path in (archive / "imagesTr").glob("[!.]*.gz"))
-        order.write_text("\n".join(names) + "\n", encoding="utf-8")
+        write_text(order, "\n".join(names) + "\n")
         about = "Hippocampus scans of the Medical Segmentation Decathlon (CC BY-SA 4.0)."
         return archive / "imagesTr", archive / "labelsTr", order, about
     from SAMSemiSegLib.project.phantoms import write_phantoms
@@ -104,7 +105,7 @@ def _scans(folder: Path) -> tuple[Path, Path, Path, str]:
     count = LABELED + UNLABELED + EVALUATION
     images, labels = write_phantoms(folder / "phantoms", count, seed=0)
     names = sorted(path.name.split(".")[0] for path in images.iterdir())
-    order.write_text("\n".join(names) + "\n", encoding="utf-8")
+    write_text(order, "\n".join(names) + "\n")
     about = "No real scans here and none could be downloaded: generated phantoms are used."
     return images, labels, order, about
 

@@ -67,7 +67,7 @@ def registered() -> dict[str, list[dict[str, Any]]]:
         plain = None
         if weights is not None:
             size = round(weights.size / 1e6, 1)
-            plain = {"url": weights.url, "megabytes": size, "licence": weights.licence}
+            plain = {"url": weights.url, "megabytes": size, "license": weights.license}
         foundation.append(
             {
                 "name": name,
@@ -149,4 +149,4 @@ def _weights_in_words(weights: dict[str, Any] | None) -> str:
     if weights is None:
         return "random"
     place = "" if weights["url"] else ", a file of your own"
-    return f"{weights['megabytes']:.0f} MB, {weights['licence']}{place}"
+    return f"{weights['megabytes']:.0f} MB, {weights['license']}{place}"

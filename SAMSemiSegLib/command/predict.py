@@ -24,7 +24,9 @@ class LabelFormat(str, Enum):
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A .ts or .onnx file, or a bundle's folder.")],
+    model: Annotated[
+        Path, typer.Argument(help="A run's model folder, a .ts or .onnx file, or a bundle.")
+    ],
     images: Annotated[list[Path], typer.Argument(help="Scans: files or folders of DICOM slices.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder; default: beside each scan.")

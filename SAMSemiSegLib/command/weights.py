@@ -16,7 +16,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 @app.command("list")
 def list_command(as_json: AsJson = False) -> None:
-    """Show which weights there are, their size and licence, and which are on this machine."""
+    """Show which weights there are, their size and license, and which are on this machine."""
     from SAMSemiSegLib.foundation.cache import cache_folder
     from SAMSemiSegLib.foundation.weights import list_weights
 
@@ -28,11 +28,11 @@ def list_command(as_json: AsJson = False) -> None:
     from rich.table import Table
 
     table = Table("name", "model", "MB", box=None, header_style="bold")
-    table.add_column("licence", overflow="fold")  # an address that is cut off leads nowhere
+    table.add_column("license", overflow="fold")  # an address that is cut off leads nowhere
     table.add_column("here")
     for row in rows:
         here = "yes" if row.cached else "no"
-        table.add_row(row.name, row.title, f"{row.megabytes:.0f}", row.licence, here)
+        table.add_row(row.name, row.title, f"{row.megabytes:.0f}", row.license, here)
     console = Console()
     console.print(table)
     console.print(f"Cache folder: {cache_folder()}", soft_wrap=True)

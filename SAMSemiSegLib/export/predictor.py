@@ -19,6 +19,7 @@ from SAMSemiSegLib.export.model_card import FILE_NAME, ModelCard
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.retraining.inference import predict_probabilities
 from SAMSemiSegLib.retraining.vnet import VNet
+from SAMSemiSegLib.training.devices import choose_device
 from SAMSemiSegLib.volumes.components import keep_largest
 from SAMSemiSegLib.volumes.volume import Volume
 
@@ -83,26 +84,6 @@ class Predictor:
         return Volume(keep_largest(labels, self.card.largest_component), volume.geometry)
 
 
-def choose_device(name: str) -> torch.device:
-    """``auto``: CUDA, else Apple's MPS, else the CPU.
-
-    Raises:
-        InputError: there is no such device here.
-    """
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if name == "auto":
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    kind, _, index = name.partition(":")
-    there = {"cpu": True, "cuda": cuda, "mps": mps}.get(kind, False)
-    if there and index:
-        there = index.isdigit() and (kind != "cuda" or int(index) < torch.cuda.device_count())
-    if not there:
-        raise InputError(
-            f"The device '{name}' is not available on this machine; use --device auto or cpu."
-        )
-    return torch.device(name)
-
-
 class OnnxNet(nn.Module):
     """An ONNX session that is called like any other network."""
 
@@ -139,7 +120,10 @@ class OnnxNet(nn.Module):
 def _model_in(path: Path) -> Path:
     """The model itself, where a run's ``model`` folder is named."""
     if not path.exists():
-        raise InputError(f"There is no model at '{path}'; give a .ts or .onnx file or a bundle.")
+        raise InputError(
+            f"There is no model at '{path}'; give a run's model folder, a .ts or .onnx file, or "
+            "a bundle."
+        )
     if path.is_dir() and not (path / "configs" / "metadata.json").exists():
         for name in ("model.ts", "model.onnx", "bundle"):
             if (path / name).exists():

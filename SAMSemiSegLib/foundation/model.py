@@ -20,14 +20,14 @@ class WeightsFile:
             or an https address), or None when only the user can give a path.
         sha256: of the file, in hexadecimal, or None where it is not known.
         size: bytes of the file.
-        licence: SPDX name or a sentence.
+        license: SPDX name or a sentence.
         md5: of the file, for files whose publisher gives no other digest.
     """
 
     url: str | None
     sha256: str | None
     size: int
-    licence: str
+    license: str
     md5: str | None = None
 
 

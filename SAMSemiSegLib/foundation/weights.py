@@ -33,7 +33,7 @@ class WeightsStatus:
     Attributes:
         name, title, source: of the model.
         megabytes: size of the official file (1 MB = 10^6 bytes).
-        licence: of the weights.
+        license: of the weights.
         url: where they come from.
         cached: path of the copy on this machine, or None.
     """
@@ -42,7 +42,7 @@ class WeightsStatus:
     title: str
     source: str
     megabytes: float
-    licence: str
+    license: str
     url: str | None
     cached: str | None
 
@@ -68,7 +68,7 @@ def list_weights() -> list[WeightsStatus]:
                 entry.title,
                 entry.source,
                 size,
-                entry.weights.licence,
+                entry.weights.license,
                 entry.weights.url,
                 cached,
             )

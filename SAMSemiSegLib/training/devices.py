@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from SAMSemiSegLib.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import Accelerator
 
 
@@ -26,25 +27,10 @@ def make_accelerator(device: str = "auto", mixed_precision: str = "auto") -> Acc
     from accelerate import Accelerator, InitProcessGroupKwargs
     from accelerate.state import AcceleratorState
 
-    kind, _, index = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda", "mps"):
-        raise InputError(f"There is no device '{device}'; choose auto, cpu, cuda or mps.")
-    if kind == "auto":
-        has_mps = torch.backends.mps.is_available()
-        kind = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": _has_mps()}[kind]
-    if not available:
-        raise InputError(
-            f"The device '{device}' is not available on this machine; use --device auto or cpu "
-            "('samsemiseg doctor' shows what there is)."
-        )
-    if index:
-        if kind != "cuda" or not index.isdigit() or int(index) >= torch.cuda.device_count():
-            raise InputError(
-                f"There is no device '{device}' on this machine; 'samsemiseg doctor' shows what "
-                "there is."
-            )
-        torch.cuda.set_device(int(index))
+    chosen = choose_device(device)
+    if chosen.index is not None:
+        torch.cuda.set_device(chosen.index)
+    kind = chosen.type
     # A second run in one process (a notebook, a test) may want another device or number format.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     # One process waits for another's evaluation or export; that may take long.
@@ -56,10 +42,31 @@ def make_accelerator(device: str = "auto", mixed_precision: str = "auto") -> Acc
     )
 
 
-def _has_mps() -> bool:
+def choose_device(name: str) -> torch.device:
+    """The device of that name; ``auto``: CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        InputError: it is not there.
+    """
     import torch
 
-    return torch.backends.mps.is_available()
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps"):
+        raise InputError(f"There is no device '{name}'; choose auto, cpu, cuda or mps.")
+    if not {"cpu": True, "cuda": cuda, "mps": mps}[kind]:
+        raise InputError(
+            f"The device '{name}' is not available on this machine; use --device auto or cpu "
+            "('samsemiseg doctor' shows what there is)."
+        )
+    counted = kind == "cuda" and index.isdigit() and int(index) < torch.cuda.device_count()
+    if index and not counted:
+        raise InputError(
+            f"There is no device '{name}' on this machine; 'samsemiseg doctor' shows what there is."
+        )
+    return torch.device(name)
 
 
 def _number_format(kind: str) -> str:

@@ -46,7 +46,7 @@ def official(tmp_path: Path) -> Path:
 
 def entry_for(path: Path, url: str | None = None) -> FoundationEntry:
     weights = WeightsFile(
-        url or path.as_uri(), cache.file_digest(path), path.stat().st_size, "test licence"
+        url or path.as_uri(), cache.file_digest(path), path.stat().st_size, "test license"
     )
     return replace(FOUNDATION["lite_tiny_random"], weights=weights)
 
@@ -205,7 +205,7 @@ def test_command_lists_and_removes(official: Path) -> None:
         for row in json.loads(runner.invoke(command.app, ["list", "--json"]).stdout)
     }
     assert (
-        rows["lite_medsam"]["licence"] == "Apache-2.0" and rows["lite_medsam"]["megabytes"] == 39.4
+        rows["lite_medsam"]["license"] == "Apache-2.0" and rows["lite_medsam"]["megabytes"] == 39.4
     )
     assert rows.keys() == {row.name for row in list_weights()} and "lite_tiny_random" not in rows
     fetch(entry_for(official))

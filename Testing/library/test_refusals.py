@@ -246,9 +246,10 @@ def test_devices_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    for device in ("cuda:1", "cuda:abc", "cpu:0"):
+    for device in ("cuda:1", "cuda:abc", "cpu:0", "tpu"):
         with pytest.raises(InputError, match=f"no device '{device}'"):
             devices.make_accelerator(device)
+    assert str(devices.choose_device("cuda:0")) == "cuda:0"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     for device in ("cuda", "mps"):

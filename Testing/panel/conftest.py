@@ -48,7 +48,7 @@ class PreparedAnswers:
         box = {"name": "box", "title": "Boxes drawn by the V-Net", "guided": True}
         teacher = {"name": "mean_teacher", "title": "Mean Teacher", "needs": ["unlabeled volumes"]}
         small = {"name": "lite_medsam", "title": "LiteMedSAM", "weights": {"megabytes": 39.0}}
-        weights = {**small, "megabytes": 39.0, "licence": "Apache-2.0", "cached": False}
+        weights = {**small, "megabytes": 39.0, "license": "Apache-2.0", "cached": False}
         large = {**weights, "name": "sam_vit_b", "title": "SAM ViT-B", "megabytes": 375.0}
         own = {**weights, "name": "medsam2", "title": "MedSAM-2", "url": None}
         return {

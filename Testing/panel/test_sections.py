@@ -177,7 +177,7 @@ def test_the_library_says_what_can_be_chosen(openProject):
         "Mean Teacher",
     ]
     assert ui.deviceBox.itemText(1) == "cpu: 2 cores, 5 GB memory free"
-    assert "39 MB, licence Apache-2.0" in ui.weightsLabel.text
+    assert "39 MB, license Apache-2.0" in ui.weightsLabel.text
     assert "It is downloaded once" in ui.weightsLabel.text
     assert openProject.train._catalog.hasToDownload("lite_medsam")
     assert not openProject.train._catalog.hasToDownload("medsam2")

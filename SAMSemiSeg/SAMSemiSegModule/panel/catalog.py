@@ -121,7 +121,7 @@ class Catalog:
         return any(entry.get("name") == strategy and entry.get("guided") for entry in found)
 
     def weightsSentence(self, foundation: str, ownFile: bool = False) -> str:
-        """Where the weights of a model are or come from, their size and licence.
+        """Where the weights of a model are or come from, their size and license.
 
         Args:
             foundation: name of the model.
@@ -133,8 +133,8 @@ class Catalog:
         row = next((row for row in rows if row.get("name") == foundation), None)
         if row is None:
             return ""
-        words = _("{title}: {megabytes:.0f} MB, licence {licence}.").format(
-            title=row.get("title"), megabytes=row.get("megabytes", 0), licence=row.get("licence")
+        words = _("{title}: {megabytes:.0f} MB, license {license}.").format(
+            title=row.get("title"), megabytes=row.get("megabytes", 0), license=row.get("license")
         )
         if row.get("cached") and not ownFile:
             return words + " " + _("On this machine already.")

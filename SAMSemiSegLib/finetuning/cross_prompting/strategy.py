@@ -61,8 +61,8 @@ class CrossPromptingOptions(StitchedOptions):
     consistency_weight: NotNegative = 0.005
     """Of both prompted answers being pulled to their mean's classes."""
     max_points: Positive = 1024
-    """Points on one canvas at most, over all classes; where they are more, both sets are thinned by
-    one factor."""
+    """Points on one canvas at most, shared out evenly among the classes; where one has more than
+    its share, both of its sets are thinned by one factor."""
 
 
 @dataclass(frozen=True)

