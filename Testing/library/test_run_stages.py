@@ -19,10 +19,13 @@ from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.evaluation.metrics import compare_labels
 from SAMSemiSegLib.evaluation.scores import Scores
 from SAMSemiSegLib.export.predictor import Predictor
-from SAMSemiSegLib.finetuning.strategy import Prediction
+from SAMSemiSegLib.finetuning.stage import build_strategy
+from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy, Prediction
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.preprocessing.stage import PreparedCase
 from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
+from SAMSemiSegLib.retraining.inference import predict_probabilities
 from SAMSemiSegLib.retraining.selection import Decision
 from SAMSemiSegLib.retraining.stage import load_net
 from SAMSemiSegLib.run.events import read_events
@@ -54,12 +57,13 @@ def run(project: Project, *assignments: str) -> tuple[RunFolder, Scores]:
     return folder, scores
 
 
-def test_the_table_the_proposals_and_the_model_keep_the_same_components(project: Project) -> None:
-    """All 3 are cleaned alike; the pseudo-labels, which have a setting of their own, are not."""
+def test_the_table_the_proposals_and_the_model_are_predicted_alike(project: Project) -> None:
+    """All 3 look at several sizes and are cleaned; the pseudo-labels have settings of their own."""
     folder, _ = run(
         project,
         "pseudolabels.largest_component=false",
         "retraining.largest_component=true",
+        "retraining.scales=[0.6,1]",
         # A net that has learned next to nothing sees its labels everywhere.
         "retraining.budget.steps=1",
         "mixed_precision=no",
@@ -106,6 +110,55 @@ def test_a_warm_start_begins_re_training_and_shares_in_the_pseudo_labels(project
     assert all(torch.equal(tensor, last[name]) for name, tensor in warm.items())
     with pytest.raises(InputError, match=r"retraining\.warm_start\.minutes"):
         load_settings("tiny", ["pseudolabels.vnet_share=0.5"])
+
+
+def test_with_a_whole_share_the_pseudo_labels_are_the_v_nets(project: Project) -> None:
+    plain = ["pseudolabels.largest_component=false", "pseudolabels.fill_holes=false"]
+    share = ["pseudolabels.vnet_share=1", "retraining.warm_start.steps=3", "mixed_precision=no"]
+    folder, _ = run(project, *plain, *share, "pseudo_label_scores=false")
+    settings = load_settings("tiny").retraining
+    warm = load_net(folder / "warm-start", 3, settings)
+    stored = sorted((folder / "pseudolabels").glob("*.npz"))
+    assert len(stored) == 3
+    for path in stored:
+        image = torch.from_numpy(np.load(folder / "preprocessed" / path.stem / "image.npy"))
+        found = predict_probabilities(warm.net, image, warm.patch, settings.overlap)
+        assert (PseudoLabel.load(path).hard == found.argmax(0).numpy()).mean() > 0.99
+
+
+def test_boxes_are_drawn_by_the_warm_start_around_whole_labels(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe of the presets ``quick`` and ``balanced``, with few steps."""
+    built: list[FinetuningStrategy] = []
+
+    def build(*given: Any) -> FinetuningStrategy:
+        built.append(build_strategy(*given))
+        return built[-1]
+
+    monkeypatch.setattr("SAMSemiSegLib.run.pipeline.build_strategy", build)
+    boxes = ["finetuning.strategy=box", "finetuning.options.side=64"]
+    warm = ["retraining.warm_start.steps=3", "pseudolabels.vnet_share=0.5"]
+    folder, scores = run(project, *boxes, *warm)
+    assert scores.row_names == ["warm start", "pseudo-labels", "re-trained"]
+    assert len(list((folder / "pseudolabels").glob("*.npz"))) == 3
+    assert built[0].guide is not None
+    assert list(built[0].whole) == [1, 2]  # the phantoms' labels are in one piece
+
+
+def test_the_moving_average_is_the_result_where_it_is_asked_for(project: Project) -> None:
+    folder, _ = run(
+        project,
+        "retraining.method=mean_teacher",
+        "retraining.final_model=ema",
+        "retraining.options.warm_start=0.2",
+        "retraining.pseudo_label_mode=off",
+    )
+    result = load_file(folder / "retraining" / "net.safetensors")
+    trained = torch.load(folder / "retraining" / "checkpoint.pt", weights_only=True)["module"]
+    name = "encoder.stage1.0.weight"
+    assert torch.equal(result[name], trained[f"method.teacher.{name}"])
+    assert not torch.equal(result[name], trained[f"method.student.{name}"])
 
 
 def test_supervised_training_sees_no_unlabeled_volume_and_the_warm_start_sees_their_style(

@@ -131,6 +131,22 @@ def test_what_no_step_uses_decays_as_with_several_processes(tmp_path: Path) -> N
     assert net["idle"].weight.item() == pytest.approx(1 - 0.1 * 0.5)
 
 
+def test_gradients_are_means_over_the_processes(tmp_path: Path) -> None:
+    """The other one of two has twice the gradient."""
+
+    def reduce(gradient: torch.Tensor, how: str) -> torch.Tensor:
+        assert how == "mean"
+        return (gradient + 2 * gradient) / 2
+
+    accelerator: Any = SimpleNamespace(num_processes=2, reduce=reduce)
+    context = Context(accelerator, Events(None), Cancellation(tmp_path / "cancel"))
+    used, idle = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    (3 * used).sum().backward()
+    context.average_gradients([used, idle])
+    assert used.grad is not None and used.grad.tolist() == [4.5, 4.5]
+    assert idle.grad is not None and idle.grad.tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("grows", ["by another term", "by itself", "beside a term now and then"])
 def test_a_loss_that_doubles_is_told_but_not_a_term_that_begins_later(
     grows: str, tmp_path: Path
