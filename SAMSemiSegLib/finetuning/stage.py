@@ -13,16 +13,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from SAMSemiSegLib.augmentation.augmentation import Augmentation
 from SAMSemiSegLib.augmentation.style import StyleExchange
-from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.finetuning.adapters.freeze import count_trainable
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES, FinetuningStrategy, Sample
 from SAMSemiSegLib.foundation.weights import load_model
-from SAMSemiSegLib.run.settings import FinetuningSettings, RunSettings
+from SAMSemiSegLib.run.settings import FinetuningSettings, RunSettings, validated
 from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.training.loop import Optimization, Task, train
 from SAMSemiSegLib.training.progress import Progress
@@ -69,16 +67,7 @@ def read_options(settings: FinetuningSettings) -> FinetuningStrategy.Options:
         InputError: an unknown strategy or option, or a value that is not allowed.
     """
     entry = STRATEGIES[settings.strategy]
-    try:
-        return entry.Options(**settings.options)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        known = ", ".join(sorted(entry.Options.model_fields)) or "none"
-        raise InputError(
-            f"The setting finetuning.options.{key} of {entry.title} cannot be used "
-            f"({problem['msg']}); its options are: {known}."
-        ) from error
+    return validated(entry.Options, settings.options, "finetuning.options", entry.title)
 
 
 def build_strategy(settings: RunSettings, channels: int, context: Context) -> FinetuningStrategy:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import ValidationError
 from torch import nn
 
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.retraining.ssl.method import METHODS, Needs, SSLMethod
 from SAMSemiSegLib.retraining.vnet import VNet
-from SAMSemiSegLib.run.settings import NetSettings, RetrainingSettings, Size3
+from SAMSemiSegLib.run.settings import NetSettings, RetrainingSettings, Size3, validated
 
 
 def adapt_settings(
@@ -92,16 +91,7 @@ def read_options(settings: RetrainingSettings) -> SSLMethod.Options:
         InputError: an option is unknown or out of range; the sentence names it.
     """
     entry = METHODS[settings.method]
-    try:
-        return entry.Options(**settings.options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        known = ", ".join(sorted(entry.Options.model_fields)) or "none"
-        raise InputError(
-            f"The setting retraining.options.{key} of {entry.title} cannot be used "
-            f"({first['msg']}); its options are: {known}."
-        ) from error
+    return validated(entry.Options, settings.options, "retraining.options", entry.title)
 
 
 def build_method(

@@ -6,9 +6,11 @@ Each class is one stage; its defaults are what every preset begins from. A prese
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from SAMSemiSegLib.errors import InputError
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -26,6 +28,33 @@ class Settings(BaseModel):
     """Base of all settings: unknown keys are refused, values are checked on assignment."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+Own = TypeVar("Own", bound=Settings)
+
+
+def validated(options: type[Own], given: dict[str, Any], key: str, title: str) -> Own:
+    """The options of a strategy or method, checked.
+
+    Args:
+        options: its class of settings.
+        given: as a user set them.
+        key: where in the settings of a run they stand.
+        title: of the strategy or method.
+
+    Raises:
+        InputError: an option is unknown or its value is not allowed; the sentence names it.
+    """
+    try:
+        return options(**given)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(str(part) for part in problem["loc"])
+        known = ", ".join(sorted(options.model_fields)) or "none"
+        raise InputError(
+            f"The setting {key}.{name} of {title} cannot be used ({problem['msg']}); its options "
+            f"are: {known}."
+        ) from error
 
 
 class Budget(Settings):
