@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from SAMSemiSegLib.augmentation.augmentation import Augmentation
-from SAMSemiSegLib.augmentation.style import StyleExchange
 from SAMSemiSegLib.finetuning.adapters.freeze import count_trainable
-from SAMSemiSegLib.finetuning.strategy import STRATEGIES, FinetuningStrategy, Sample
+from SAMSemiSegLib.finetuning.sampler import SampleBatch, VolumeCase, VolumeSampler
+from SAMSemiSegLib.finetuning.strategy import STRATEGIES, FinetuningStrategy
 from SAMSemiSegLib.foundation.weights import load_model
 from SAMSemiSegLib.run.settings import FinetuningSettings, RunSettings, validated
 from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.training.loop import Optimization, Task, train
 from SAMSemiSegLib.training.progress import Progress
-from SAMSemiSegLib.training.randomness import generator as random_generator
 from SAMSemiSegLib.training.randomness import seed_torch
 
 log = logging.getLogger("SAMSemiSegLib")
@@ -33,31 +27,6 @@ ADVICE = (
     "lower stitching.max_pixels or preprocessing.scale, or set "
     "finetuning.gradient_checkpointing=true."
 )
-
-
-KEPT, KEPT_BYTES = 96, 2**29
-"""Augmented volumes that are remembered at most, for strategies with a fixed number of variants."""
-
-
-class VolumeCase(Protocol):
-    """A preprocessed case."""
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def image(self) -> np.ndarray[Any, Any]: ...
-
-    @property
-    def labels(self) -> np.ndarray[Any, Any] | None: ...
-
-
-@dataclass(frozen=True)
-class SampleBatch:
-    """The volumes of one step."""
-
-    labeled: list[Sample]
-    unlabeled: list[Sample]
 
 
 def read_options(settings: FinetuningSettings) -> FinetuningStrategy.Options:
@@ -113,46 +82,10 @@ def finetune(
         name: of the stage in the event stream.
     """
     own = settings.finetuning
-    augment = Augmentation(own.augmentation, spacing)
-    style = StyleExchange(own.augmentation, [*labeled, *unlabeled])
-
-    def sample(case: VolumeCase, generator: np.random.Generator) -> Sample:
-        array = np.array(case.image, dtype=np.float32)
-        labels = None
-        if case.labels is not None:
-            array = style(array, case, (0, 0, 0), generator)
-            labels = torch.from_numpy(np.array(case.labels))
-        image = torch.from_numpy(array)
-        image, labels, _ = augment(image, labels, None, generator)
-        if own.patch is not None:
-            box = _random_box(image.shape, own.patch, generator)
-            image, labels = image[box], None if labels is None else labels[box]
-        return Sample(case.id, image, labels)
-
-    # A float32 and a label a voxel.
-    largest = max(5 * case.image.size for case in labeled)
-    kept = max(1, min(KEPT, KEPT_BYTES // largest))
-
-    @lru_cache(kept)
-    def variant(part: int, index: int, number: int) -> Sample:
-        case = (labeled, unlabeled)[part][index]
-        drawn = sample(case, random_generator(context.seed, f"{name} {case.id}", number))
-        return replace(drawn, variant=number)
-
-    def pick(part: int, generator: np.random.Generator) -> list[Sample]:
-        cases = (labeled, unlabeled)[part]
-        chosen = _pick(len(cases), own.batch_size, generator)
-        if strategy.variants is None:
-            return [sample(cases[index], generator) for index in chosen]
-        # Shared out among the volumes: four augmentations of a single one are learned by heart.
-        count = math.ceil(strategy.variants / len(cases))
-        return [variant(part, index, int(generator.integers(count))) for index in chosen]
+    sampler = VolumeSampler(labeled, unlabeled, own, spacing, strategy.variants, context.seed, name)
 
     def draw(generator: np.random.Generator, progress: Progress) -> SampleBatch:
-        return SampleBatch(
-            pick(0, generator),
-            pick(1, generator) if strategy.uses_unlabeled and unlabeled else [],
-        )
+        return sampler.draw(generator, strategy.uses_unlabeled)
 
     def step(batch: SampleBatch, progress: Progress) -> tuple[dict[str, Tensor], dict[str, float]]:
         moved = [
@@ -191,21 +124,5 @@ def finetune(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _random_box(
-    shape: Sequence[int], patch: Sequence[int], generator: np.random.Generator
-) -> tuple[slice, ...]:
-    """A box of the patch's size anywhere inside; the whole of an axis that is shorter."""
-    box = []
-    for side, length in zip(shape, patch, strict=True):
-        start = int(generator.integers(max(side - length, 0) + 1))
-        box.append(slice(start, start + length))
-    return tuple(box)
-
-
 def _to(labels: Tensor | None, context: Context) -> Tensor | None:
     return None if labels is None else labels.to(context.device)
-
-
-def _pick(cases: int, count: int, generator: np.random.Generator) -> list[int]:
-    """``count`` different cases' indices, fewer where there are fewer."""
-    return [int(index) for index in generator.permutation(cases)[:count]]

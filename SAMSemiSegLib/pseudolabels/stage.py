@@ -14,7 +14,8 @@ from SAMSemiSegLib.atomic import write_json
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.finetuning.canvases import CanvasStrategy
 from SAMSemiSegLib.finetuning.likeness import Likeness
-from SAMSemiSegLib.finetuning.stage import ADVICE, VolumeCase
+from SAMSemiSegLib.finetuning.sampler import VolumeCase
+from SAMSemiSegLib.finetuning.stage import ADVICE
 from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy, Sample
 from SAMSemiSegLib.pseudolabels.make import make_pseudo_label, predict_with_guide
 from SAMSemiSegLib.pseudolabels.picture import draw_pseudo_label
