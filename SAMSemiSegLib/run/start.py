@@ -74,6 +74,8 @@ def start(
     began = time.monotonic()
     try:
         events.emit("start", message="resumed" if resume else "started")
+        if accelerator.num_processes > 1:
+            events.message(f"{accelerator.num_processes} processes work on this run.")
         if not locked:
             events.warning(
                 f"The drive of the run '{folder.path.name}' cannot keep other processes out; see "

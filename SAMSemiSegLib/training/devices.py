@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 def make_accelerator(device: str = "auto", mixed_precision: str = "auto") -> Accelerator:
-    """An accelerator for one process, or for those that ``accelerate launch`` started.
+    """An accelerator for one process, or for those that ``accelerate launch`` or ``torchrun``
+    started.
 
     Args:
         device: ``auto`` (CUDA, else Apple's MPS, else CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.

@@ -215,10 +215,10 @@ def test_two_processes_give_the_same_pseudo_labels(project: Project) -> None:
     pseudo-label."""
     settings = ["--preset", "tiny", "--set", "export=[]", "--set", "finetuning.learning_rate=0"]
     assert train(project, "one", *settings).returncode == 0
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    launch += ["--main_process_port", "0"]
-    command = [*launch, "-m", "SAMSemiSegLib", *train_command(project, "two", *settings)[3:]]
+    # As torchrun does; for processors accelerate's own launcher starts a single one.
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
+    command = [*launch, "-m", "--", "SAMSemiSegLib", *train_command(project, "two", *settings)[3:]]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = run_folder(project, "one"), run_folder(project, "two")
@@ -228,6 +228,8 @@ def test_two_processes_give_the_same_pseudo_labels(project: Project) -> None:
         assert (one / "pseudolabels" / name).read_bytes() == (
             two / "pseudolabels" / name
         ).read_bytes(), name
+    told = [e.get("message") for e in read_events(two.events)]
+    assert "2 processes work on this run." in told
     assert all(torch.isfinite(tensor).all() for tensor in net_of(two).values())
 
 
