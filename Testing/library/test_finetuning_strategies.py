@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.finetuning.adapters.freeze import count_trainable, freeze
 from SAMSemiSegLib.finetuning.adapters.houlsby import add_adapters
-from SAMSemiSegLib.finetuning.adapters.lora import SplitQKV, add_lora, merge_lora
+from SAMSemiSegLib.finetuning.adapters.lora import SplitQKV, add_lora
 from SAMSemiSegLib.finetuning.canvases import CanvasStrategy
 from SAMSemiSegLib.finetuning.replay import Replay
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES, Sample
@@ -58,21 +58,18 @@ def test_lora_has_the_papers_number_of_parameters() -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_split_qkv_is_exact_both_ways(name: str) -> None:
+def test_split_qkv_is_exact(name: str) -> None:
     model = FOUNDATION[name].build()
     attention = model.attention_blocks()[-1].attn
     fused = attention.qkv
     split = SplitQKV(fused, attention.num_heads, model.heads_first)
     x = torch.randn(2, 5, fused.in_features)
     torch.testing.assert_close(split(x), fused(x))
-    assert torch.equal(split.fuse().weight, fused.weight)
-    assert torch.equal(split.fuse().bias, fused.bias)
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_lora_updates_the_targets_alone_and_merges(name: str) -> None:
+def test_lora_updates_the_targets_alone(name: str) -> None:
     model = FOUNDATION[name].build().eval()
-    names = set(model.state_dict())
     attention = model.attention_blocks()[0].attn
     heads = attention.num_heads
     canvas = torch.randn(1, 1, 64, 96)
@@ -90,9 +87,6 @@ def test_lora_updates_the_targets_alone_and_merges(name: str) -> None:
         difference = (adapted - plain).view(*per_head, x.shape[-1] // heads).abs()
         by_target = difference.amax((0, 1, 3) if model.heads_first else (0, 2, 3))
         assert by_target[0] > 0 and by_target[1] < 1e-5 and by_target[2] > 0
-        merge_lora(model)
-        torch.testing.assert_close(model.encode(canvas), changed, atol=1e-4, rtol=1e-3)
-    assert set(model.state_dict()) == names
 
 
 @pytest.mark.parametrize("name", TINY)

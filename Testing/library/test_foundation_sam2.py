@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.finetuning.adapters.freeze import count_trainable
 from SAMSemiSegLib.finetuning.adapters.houlsby import add_adapters
-from SAMSemiSegLib.finetuning.adapters.lora import add_lora, merge_lora
+from SAMSemiSegLib.finetuning.adapters.lora import add_lora
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES, FinetuningStrategy, Sample
 from SAMSemiSegLib.foundation import package_import
 from SAMSemiSegLib.foundation.model import FOUNDATION, FoundationModel
@@ -162,9 +162,9 @@ def test_medsam2_sees_normalized_photographs(tiny: FoundationModel) -> None:
     torch.testing.assert_close(seen[1], torch.cat(channels, 1))
 
 
-def test_lora_is_exact_at_the_start_and_merges(tiny: FoundationModel) -> None:
+def test_lora_is_exact_at_the_start(tiny: FoundationModel) -> None:
     """Also where the attention widens: its qkv goes from C to 3·2C channels."""
-    names, canvas = set(tiny.state_dict()), torch.randn(1, 1, 64, 96)
+    canvas = torch.randn(1, 1, 64, 96)
     blocks = tiny.attention_blocks()
     widths = [(b.attn.qkv.in_features, b.attn.proj.out_features) for b in blocks]
     assert widths == [(16, 16), (16, 32), (32, 64), (64, 64), (64, 128)]
@@ -178,9 +178,6 @@ def test_lora_is_exact_at_the_start_and_merges(tiny: FoundationModel) -> None:
                 parameter.normal_(std=0.3)
         changed = tiny.encode(canvas)
         assert not torch.allclose(changed, before, atol=1e-3)
-        merge_lora(tiny)
-        torch.testing.assert_close(tiny.encode(canvas), changed, atol=1e-4, rtol=1e-3)
-    assert set(tiny.state_dict()) == names
 
 
 def test_lora_and_ect_count_on_the_real_size(sam2: None) -> None:

@@ -48,27 +48,11 @@ class SplitQKV(nn.Module):
         by_head = [part.unflatten(-1, (self.heads, -1)) for part in parts]
         return torch.stack(by_head, -2).flatten(-3)
 
-    def fuse(self) -> nn.Linear:
-        """One linear again (its parts must be plain linears)."""
-        parts = [getattr(self, name) for name in NAMES]
-        has_bias = parts[0].bias is not None
-        fused = nn.Linear(parts[0].in_features, 3 * parts[0].out_features, has_bias)
-        fused.weight.data = self._fused_rows([part.weight.detach() for part in parts])
-        if has_bias:
-            fused.bias.data = self._fused_rows([part.bias.detach() for part in parts])
-        return fused
-
     def _rows(self, fused: Tensor) -> Tensor:
         """The rows (3C, ...) of the fused weight or bias as (3, C, ...)."""
         if not self.heads_first:
             return fused.unflatten(0, (3, -1))
         return fused.unflatten(0, (self.heads, 3, -1)).movedim(1, 0).flatten(1, 2)
-
-    def _fused_rows(self, parts: list[Tensor]) -> Tensor:
-        rows = torch.stack(parts)
-        if not self.heads_first:
-            return rows.flatten(0, 1)
-        return rows.unflatten(1, (self.heads, -1)).movedim(0, 1).flatten(0, 2)
 
 
 def add_lora(
@@ -105,21 +89,3 @@ def add_lora(
         lora_dropout=dropout,
     )
     inject_adapter_in_model(config, model.image_encoder)
-
-
-def merge_lora(model: FoundationModel) -> None:
-    """Add the updates to the weights and fuse q, k and v again: the model's own architecture."""
-    from peft.tuners.lora import LoraLayer
-
-    for block in model.attention_blocks():
-        attention = block.attn
-        assert isinstance(attention, nn.Module)
-        split = attention.qkv
-        if not isinstance(split, SplitQKV):
-            continue
-        for name in NAMES:
-            layer = getattr(split, name)
-            if isinstance(layer, LoraLayer):
-                layer.merge()  # type: ignore[attr-defined]
-                setattr(split, name, layer.get_base_layer())
-        attention.qkv = split.fuse().to(next(split.parameters()).device)
