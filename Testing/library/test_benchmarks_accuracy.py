@@ -19,6 +19,7 @@ from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.preprocessing.stage import prepare
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
+from SAMSemiSegLib.retraining.selection import Decision
 from SAMSemiSegLib.run.cancellation import Cancellation
 from SAMSemiSegLib.run.events import Events
 from SAMSemiSegLib.run.presets import load_settings
@@ -50,12 +51,17 @@ def test_all_rows_of_a_method_once_each(
     write_lists(configuration, data, CASES["la2018"])
     ran = []
 
+    def select_one(evidence: dict[str, object], *_: object) -> dict[str, Decision]:
+        """What the tiny networks are never sure of is decided by hand."""
+        return {id: Decision(i == 0, 0.9, "By hand.") for i, id in enumerate(evidence)}
+
     def train(command: list[str], check: bool) -> None:
         ran.append(command[command.index("--run") + 1])
         done = CliRunner().invoke(app, command[3:])
         assert done.exit_code == 0, done.output
 
     monkeypatch.setattr(accuracy.subprocess, "run", train)
+    monkeypatch.setattr("SAMSemiSegLib.run.selection.select", select_one)
     work = tmp_path / "work"
 
     def run(methods: str, *more: str) -> None:

@@ -233,7 +233,7 @@ def test_pseudo_labels_that_cannot_be_right_take_no_part(
         probabilities[0] = 1
         return Prediction(probabilities)
 
-    monkeypatch.setattr("SAMSemiSegLib.pseudolabels.stage.predict_volume", see_nothing)
+    monkeypatch.setattr("SAMSemiSegLib.pseudolabels.make.predict_volume", see_nothing)
     settings = ["pseudolabels.leave_out_implausible=true", "retraining.method=supervised"]
     folder, scores = run(project, *settings)
     told = [e["message"] for e in read_events(folder.events) if e["kind"] == "warning"]
