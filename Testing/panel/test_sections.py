@@ -243,8 +243,8 @@ def test_missing_packages_grey_out_all_and_are_installed_by_a_click(panel, monke
     monkeypatch.setattr(installer, "_findMissing", lambda wanted: list(absent))
     asked = []
 
-    def pip(packages, wheels):
-        asked.append((packages, wheels))
+    def pip(requirements, wheels):
+        asked.append(([requirement.text for requirement in requirements], wheels))
         absent.clear()
 
     monkeypatch.setattr(installer, "_pip", pip)
