@@ -71,12 +71,14 @@ def class_similarity(
     """(B, K, *size) cosine to each class' most similar prototype; -2 for a class that has none."""
     unit = F.normalize(features.float(), dim=1)
     by_class = []
-    for k in range(channels):
-        own = prototypes.vectors[prototypes.classes == k]
-        if len(own):
-            by_class.append(torch.einsum("bdhw,pd->bphw", unit, own).amax(1))
-        else:
-            by_class.append(torch.full_like(unit[:, 0], UNSEEN))
+    # In half precision cosines near 1 would tie, and ties are the background's.
+    with torch.autocast(unit.device.type, enabled=False):
+        for k in range(channels):
+            own = prototypes.vectors[prototypes.classes == k].float()
+            if len(own):
+                by_class.append(torch.einsum("bdhw,pd->bphw", unit, own).amax(1))
+            else:
+                by_class.append(torch.full_like(unit[:, 0], UNSEEN))
     similarity = torch.stack(by_class, 1)
     return F.interpolate(similarity, size, mode="bilinear", align_corners=False)
 

@@ -23,11 +23,6 @@ from SAMSemiSegLib.training.randomness import seed_torch
 
 log = logging.getLogger("SAMSemiSegLib")
 
-ADVICE = (
-    "lower stitching.max_pixels or preprocessing.scale, or set "
-    "finetuning.gradient_checkpointing=true."
-)
-
 
 def read_options(settings: FinetuningSettings) -> FinetuningStrategy.Options:
     """The strategy's own options, validated.
@@ -106,7 +101,7 @@ def finetune(
         after_step=strategy.after_step,
         state=strategy.trainable_state_dict,
         load_state=strategy.load_trainable_state_dict,
-        advice=ADVICE,
+        advice=strategy.advice,
         period=strategy.period,
         settles=strategy.variants is not None,
     )

@@ -93,6 +93,11 @@ class FinetuningStrategy(nn.Module, ABC):
     source: ClassVar[str]
     uses_unlabeled: ClassVar[bool] = False
     guided: ClassVar[bool] = False
+    advice: ClassVar[str] = (
+        "lower stitching.max_pixels or preprocessing.scale, or set "
+        "finetuning.gradient_checkpointing=true."
+    )
+    """What to do where memory does not suffice."""
 
     def __init__(
         self,

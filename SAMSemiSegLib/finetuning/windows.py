@@ -37,7 +37,8 @@ def predict_volume(
         return torch.cat([found.probabilities, agreement[None]])[None]
 
     inferer = SlidingWindowInferer(
-        roi_size=window,
+        # As in training, a shorter axis is taken whole, and never padded.
+        roi_size=[min(n, w) for n, w in zip(image.shape, window, strict=True)],
         sw_batch_size=1,
         overlap=OVERLAP,
         mode="gaussian",

@@ -15,7 +15,6 @@ from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.finetuning.canvases import CanvasStrategy
 from SAMSemiSegLib.finetuning.likeness import Likeness
 from SAMSemiSegLib.finetuning.sampler import VolumeCase
-from SAMSemiSegLib.finetuning.stage import ADVICE
 from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy, Sample
 from SAMSemiSegLib.pseudolabels.make import make_pseudo_label, predict_with_guide
 from SAMSemiSegLib.pseudolabels.picture import draw_pseudo_label
@@ -106,7 +105,7 @@ def predict_pseudo_label(
     """
     image = torch.from_numpy(np.array(case.image, dtype=np.float32)).to(context.device)
     seed_torch(context.seed, f"pseudolabel {case.id}", 0)
-    with torch.inference_mode(), context.accelerator.autocast(), memory_sentence(ADVICE):
+    with torch.inference_mode(), context.accelerator.autocast(), memory_sentence(strategy.advice):
         prediction = predict_with_guide(strategy, image, settings)
         if likeness is not None:
             same = likeness.agreement(image, prediction.probabilities)
@@ -148,5 +147,5 @@ def _likeness(
         for case in labeled
         if case.labels is not None
     ]
-    with context.accelerator.autocast(), memory_sentence(ADVICE):
+    with context.accelerator.autocast(), memory_sentence(strategy.advice):
         return Likeness.of(strategy, samples)

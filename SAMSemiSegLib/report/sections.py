@@ -154,7 +154,8 @@ def settings_section(material: Material) -> str:
     if material.settings:
         settings = _flat(material.settings)
         defaults = _flat(_default_settings())
-        changed = {key: v for key, v in settings.items() if defaults.get(key, v) != v}
+        # Options have no default of their own there: what is set is told.
+        changed = {key: v for key, v in settings.items() if defaults.get(key) != v}
         parts.append("<h2>Settings</h2>")
         if changed:
             parts.append('<p class="hint">What differs from the defaults:</p>')

@@ -84,12 +84,18 @@ def summary_sentences(material: Material) -> list[str]:
         how = "" if with_labels and method == "supervised" else f" ({_method_title(method)})"
         sentences.append(f"{warm} was then trained{with_labels}{how}.")
     if material.selections:
-        rounds = count(len(material.selections), "further round")
+        judged = len(next(iter(material.selections.values())))
         chosen = [sum(j.confident for j in s.values()) for s in material.selections.values()]
-        sentences.append(
-            f"In {rounds} the volumes that it was sure of adapted the foundation model again "
-            f"({', '.join(map(str, chosen))} of {len(next(iter(material.selections.values())))})."
-        )
+        # Where none or all are, there was nothing to do (run/pipeline.py).
+        rounds = [number for number in chosen if 0 < number < judged]
+        if rounds:
+            sentences.append(
+                f"In {count(len(rounds), 'further round')} the volumes that it was sure of adapted "
+                f"the foundation model again ({', '.join(map(str, rounds))} of {judged})."
+            )
+        if len(rounds) < len(chosen):
+            sure = "all volumes" if chosen[-1] else "no volume"
+            sentences.append(f"It was then sure of {sure}, so that there was no further round.")
     if material.scores is not None:
         rows = material.scores.row_names
         last = material.scores.overall(rows[-1])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.finetuning import stage as finetuning
+from SAMSemiSegLib.finetuning.canvases import CanvasStrategy
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES
 from SAMSemiSegLib.foundation.model import FOUNDATION
 from SAMSemiSegLib.foundation.weights import resolve_name
@@ -41,6 +42,11 @@ def check_before_start(project: Project, settings: RunSettings) -> None:
     }.items():
         channels_of(choice, names, setting)
     strategy = STRATEGIES[settings.finetuning.strategy]
+    if settings.pseudolabels.flips and not issubclass(strategy, CanvasStrategy):
+        raise InputError(
+            f"The setting pseudolabels.flips does not work with {strategy.title}; set it to false, "
+            "or choose another finetuning.strategy."
+        )
     if settings.pseudolabels.prototype_agreement:
         require_features(strategy)
         selection = settings.retraining.selection

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -19,6 +20,7 @@ from SAMSemiSegLib.finetuning.cross_prompting.sampling import (
     random_point,
 )
 from SAMSemiSegLib.finetuning.prototypes import (
+    Prototypes,
     class_prototypes,
     class_similarity,
     one_hot_regions,
@@ -85,6 +87,16 @@ def test_prototypes_find_the_classes_again() -> None:
     assert (similarity[:, 3] == -2).all()
     assert torch.equal(similarity[:, :, 1::4, 1::4].argmax(1), truth)
     assert one_hot_regions(labels, 3).sum() == (labels != 255).sum()
+
+
+def test_prototypes_that_are_near_are_told_apart_in_mixed_precision() -> None:
+    """Cosines of 1 and 0.9996: bf16 has nothing between 0.996 and 1."""
+    vectors = F.normalize(torch.tensor([[1.0, 0.03], [1.0, 0.0]]), dim=1)
+    prototypes = Prototypes(vectors, torch.tensor([0, 1]))
+    features = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        similarity = class_similarity(features, prototypes, 2, (1, 1))
+    assert similarity.argmax(1).item() == 1
 
 
 @pytest.mark.parametrize("place", [[-1, 0], [0, 8], [6, 0]])

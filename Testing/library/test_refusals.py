@@ -77,9 +77,18 @@ def test_a_name_that_is_not_there_costs_no_run(
     assert not (project.folder / "runs").exists()
 
 
-def test_prototypes_without_features_cost_no_run(project: Project) -> None:
-    settings = load_settings("quick", ["pseudolabels.prototype_agreement=true"])
-    with pytest.raises(InputError, match="does not work with Boxes"):
+@pytest.mark.parametrize("setting", ["pseudolabels.prototype_agreement", "pseudolabels.flips"])
+def test_what_boxes_do_not_have_costs_no_run(setting: str, project: Project) -> None:
+    """Features of a canvas, and predictions of mirrored ones."""
+    settings = load_settings("quick", [f"{setting}=true"])
+    with pytest.raises(InputError, match=f"{setting} does not work with Boxes"):
+        check_before_start(project, settings)
+
+
+def test_prototypes_cost_no_run_where_labels_are_made_in_training(project: Project) -> None:
+    online = ["retraining.pseudo_label_mode=selected", "retraining.selection.alternation=online"]
+    settings = load_settings("tiny", ["pseudolabels.prototype_agreement=true", *online])
+    with pytest.raises(InputError, match="alternation=online"):
         check_before_start(project, settings)
 
 

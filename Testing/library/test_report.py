@@ -178,6 +178,31 @@ def test_selection_of_each_round_is_drawn_with_its_threshold(run, tmp_path):
     assert "In 2 further rounds" in text and "(1, 2 of 4)" in text
 
 
+@pytest.mark.parametrize("sure, told", [(0.5, "no volume"), (0.999, "all volumes")])
+def test_a_round_that_had_nothing_to_do_is_told_for_what_it_is(run, tmp_path, sure, told):
+    (tmp_path / "config.json").write_bytes((run / "config.json").read_bytes())
+    for number, confident in ((1, [True, False]), (2, [sure > 0.9] * 2)):
+        decisions = {
+            f"case {i}": {"confident": chosen, "confidence": sure, "reason": "By hand."}
+            for i, chosen in enumerate(confident)
+        }
+        (tmp_path / f"round-{number}").mkdir()
+        (tmp_path / f"round-{number}" / "selection.json").write_text(json.dumps(decisions))
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "In 1 further round the volumes" in text and "(1 of 2)" in text
+    assert f"It was then sure of {told}, so that there was no further round." in text
+
+
+def test_options_that_are_set_are_told(tmp_path):
+    settings = RunSettings.model_validate({"finetuning": {"options": {"rank": 8}}})
+    for changed, hint in ((settings, "What differs"), (RunSettings(), "have their defaults")):
+        (tmp_path / "config.json").write_text(changed.model_dump_json())
+        text = write_report(tmp_path).read_text(encoding="utf-8")
+        assert hint in text
+        told = text[text.index("<h2>Settings") : text.index("<summary>All settings")]
+        assert ("finetuning.options.rank" in told) == (changed is settings)
+
+
 def test_crops_judged_online_are_drawn_too(run, tmp_path):
     (tmp_path / "config.json").write_bytes((run / "config.json").read_bytes())
     (tmp_path / "retraining").mkdir()

@@ -230,7 +230,8 @@ def test_windows_cover_the_volume() -> None:
 
     class ByVoxel(Strategy):
         def predict(self, image: Tensor, settings: PseudoLabelSettings) -> Prediction:
-            assert self.window is None or image.shape == self.window
+            if self.window is not None:  # an axis that is shorter than the window is not padded
+                assert image.shape == (8, 7, 8)
             foreground = torch.sigmoid(image)
             return Prediction(torch.stack([1 - foreground, foreground]), foreground)
 

@@ -25,6 +25,9 @@ from SAMSemiSegLib.training.losses import IGNORE, segmentation_loss
 from SAMSemiSegLib.training.progress import Progress
 from SAMSemiSegLib.volumes.components import keep_largest
 
+TOGETHER = 32
+"""Boxes that pass through the decoder at a time."""
+
 
 @STRATEGIES.register("box")
 class BoxStrategy(ReplayStrategy):
@@ -37,6 +40,7 @@ class BoxStrategy(ReplayStrategy):
         "own; the model: Ma et al., Segment anything in medical images, Nature Communications 2024"
     )
     guided = True
+    advice = "lower finetuning.options.side or finetuning.options.slices."
 
     class Options(ReplayOptions):
         """Settings of the strategy's own."""
@@ -134,14 +138,20 @@ class BoxStrategy(ReplayStrategy):
         """
         (height, width), padded = self._sizes(images)
         factor = height / images.shape[-2]
-        prompts = self._corner_tokens(boxes.corners.to(embedding.device) * factor, padded)
+        # A slice's pixel becomes several: a box ends with the last one of its last pixel.
+        corners = boxes.corners.to(embedding.device) * factor
+        corners[:, 2:] += factor - 1
+        prompts = self._corner_tokens(corners, padded)
         places, no_mask = self.foundation.context_of(embedding)
         index = boxes.slices.to(embedding.device)
-        logits = self.decoder(embedding[index], places, no_mask, prompts)
-        logits = F.interpolate(logits, padded, mode="bilinear", align_corners=False)
-        logits = logits[..., :height, :width]
-        resized = F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=False)
-        return resized[:, 0]
+        outlines = []
+        for part in torch.arange(len(index), device=index.device).split(TOGETHER):
+            logits = self.decoder(embedding[index[part]], places, no_mask, prompts[part])
+            logits = F.interpolate(logits, padded, mode="bilinear", align_corners=False)
+            logits = logits[..., :height, :width]
+            size = images.shape[-2:]
+            outlines.append(F.interpolate(logits, size, mode="bilinear", align_corners=False)[:, 0])
+        return torch.cat(outlines)
 
     def _corner_tokens(self, corners: Tensor, size: tuple[int, int]) -> Tensor:
         """SAM's embedding (N, 2, 256) of boxes (N, 4) in pixels of a canvas of this size."""
@@ -155,8 +165,9 @@ class BoxStrategy(ReplayStrategy):
 
     @torch.no_grad()
     def predict(self, image: Tensor, settings: PseudoLabelSettings) -> Prediction:
-        """Probabilities along each axis of ``settings.axes``, averaged; where the V-Net found
-        nothing there is no box, and its own probabilities stay."""
+        """Probabilities along each axis of ``settings.axes``, averaged. In a slice where the V-Net
+        found nothing there is no box, and its own probabilities stay; where it found some classes,
+        those of the others stay, and the background is what all leave."""
         if self.guide is None:
             raise ValueError("boxes need a V-Net to draw them: set guide")
         theirs = self.guide(image).to(image.device)
@@ -173,6 +184,8 @@ class BoxStrategy(ReplayStrategy):
         reach = self.options.margin * max(images.shape[1:])
         boxes = Boxes.around(found.movedim(axis, 0), self.channels, self.whole).grown(reach)
         shown = boxes.slices.unique()
+        answered = torch.zeros(len(images), dtype=torch.bool)
+        answered[shown] = True
         for part in shown.split(self.options.slices) if len(shown) else ():
             inside = torch.isin(boxes.slices, part)
             local = Boxes(
@@ -192,4 +205,6 @@ class BoxStrategy(ReplayStrategy):
             )
         background = (1 - foreground).prod(0, keepdim=True)
         joined = torch.cat([background, foreground])
-        return (joined / joined.sum(0, keepdim=True).clamp_min(1e-6)).movedim(1, 1 + axis)
+        joined = joined / joined.sum(0, keepdim=True).clamp_min(1e-6)
+        kept = answered.to(joined.device)[:, None, None]
+        return torch.where(kept, joined, theirs.movedim(1 + axis, 1)).movedim(1, 1 + axis)
