@@ -35,7 +35,12 @@ def replacing(path: Path) -> Iterator[Path]:
     except Exception as error:
         # torch, safetensors and onnx tell of a full disk in errors of their own, in many words.
         full = isinstance(error, OSError) and is_disk_full(error)
-        if full or (not isinstance(error, UserError) and _free(path.parent) < FULL):
+        # Where the system says that one may not write, free space is not the matter: some drives
+        # that are read only have none.
+        told = isinstance(error, UserError | PermissionError) or (
+            isinstance(error, OSError) and error.errno == errno.EROFS
+        )
+        if full or (not told and _free(path.parent) < FULL):
             raise DiskFullError(
                 f"The disk is full, so '{path.name}' in '{path.parent}' could not be written; free "
                 "some space and go on (what was saved before is whole)."

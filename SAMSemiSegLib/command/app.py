@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from errno import EROFS
 
 # Spinning worker threads cost a shared machine dearly (up to 50 times was seen); they must be told
 # before torch is first imported.
@@ -25,6 +26,9 @@ from SAMSemiSegLib.command.stitch import stitch
 from SAMSemiSegLib.command.suggest import suggest
 from SAMSemiSegLib.command.train import report, runs, train
 from SAMSemiSegLib.errors import Cancelled, DiskFullError, UserError
+
+REFUSED = (PermissionError, FileExistsError, NotADirectoryError)
+"""What the system says of a place that was named; other failures are the program's."""
 
 app = typer.Typer(
     name="samsemiseg",
@@ -82,6 +86,12 @@ def main(command: typer.Typer = app) -> None:
                 "The disk is full; free some space and continue with --resume (the last "
                 "checkpoint is whole).",
                 DiskFullError.exit_code,
+            )
+        if error.filename is not None and (isinstance(error, REFUSED) or error.errno == EROFS):
+            _end(
+                f"'{error.filename}' cannot be used ({error.strerror}); check the path, and that "
+                "you may write there.",
+                UserError.exit_code,
             )
         raise
 

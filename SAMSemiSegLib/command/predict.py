@@ -63,7 +63,7 @@ def predict(
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
@@ -178,4 +178,4 @@ def _show(results: list[dict[str, Any]], names: list[str], as_json: bool) -> Non
     for result in done:
         volumes = (f"{result['milliliters'][name]:.2f}" for name in names)
         table.add_row(Path(result["image"]).name, *volumes, result["output"])
-    Console().print(table)
+    Console(markup=False).print(table)

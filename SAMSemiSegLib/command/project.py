@@ -78,7 +78,7 @@ def import_(
     from rich.progress import Progress
 
     project = Project.load(folder)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Checking", total=None)
         summary = import_cases(
@@ -158,7 +158,7 @@ def status(
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(markup=False)
     counts = Table(title=f"Project {project.name}", title_justify="left")
     for heading in ("cases", "count"):
         counts.add_column(heading, justify="right" if heading == "count" else "left")

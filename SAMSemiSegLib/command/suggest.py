@@ -34,7 +34,7 @@ def suggest(
     from SAMSemiSegLib.suggestion.suggest import suggest as suggest_cases
 
     project = Project.load(folder)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         looking = bar.add_task("Looking at the volumes", total=None)
         fetching = bar.add_task(f"Fetching {model}", total=None, visible=False)
@@ -52,6 +52,6 @@ def suggest(
     table = Table("", "case", "why", title=HEADINGS[suggestion.mode], title_justify="left")
     for number, case in enumerate(suggestion.cases, 1):
         table.add_row(str(number), case.id, case.why)
-    Console().print(table)
+    Console(markup=False).print(table)
     for case_id, reason in suggestion.left_out.items():
         typer.echo(f"{case_id} is left out: {reason}")

@@ -43,6 +43,7 @@ def train(
     # Not "..", which is another folder, nor a dot or space at the end, which Windows drops.
     if run and not re.fullmatch(r"\w([\w.\- ]*[\w\-])?", run):
         raise InputError(f"'{run}' cannot be the name of a run; use letters, digits, '-' and '_'.")
+    project = project.parent if project.is_file() else project  # its project.json was named
     folder = RunFolder(project / "runs" / (run or _default_name(project, resume)))
     if resume:
         settings = folder.settings()
@@ -71,7 +72,7 @@ def train(
         return
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False)
     if scores.rows:
         console.print(scores.table())
     console.print(f"Report: {folder.path / 'report.html'}", highlight=False, soft_wrap=True)
@@ -91,7 +92,7 @@ def report(
 
 def runs(
     project: Path = typer.Argument(..., help="The project folder."),
-    as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
+    as_json: bool = typer.Option(False, "--json", help="Print a JSON list."),
 ) -> None:
     """List the runs of a project: complete, stopped or under way."""
     from SAMSemiSegLib.project.project import Project
@@ -107,7 +108,7 @@ def runs(
     table = Table("Run", "State", "Stage", "Preset")
     for state in states:
         table.add_row(state.name, state.state, state.stage, state.preset)
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def _default_name(project: Path, resume: bool) -> str:

@@ -33,7 +33,7 @@ def list_command(as_json: AsJson = False) -> None:
     for row in rows:
         here = "yes" if row.cached else "no"
         table.add_row(row.name, row.title, f"{row.megabytes:.0f}", row.license, here)
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     console.print(f"Cache folder: {cache_folder()}", soft_wrap=True)
 
@@ -52,7 +52,7 @@ def fetch_command(
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
     columns = (name, BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     # A bar in a log file is noise beside the one sentence of an error.
     hidden = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:

@@ -189,6 +189,6 @@ def _card(path: Path, text: str | bytes) -> ModelCard:
 
 def _no_model(path: Path) -> InputError:
     return InputError(
-        f"'{path}' is not a model that SAMSemiSeg has exported, or it is damaged; give a .ts or "
-        ".onnx file or the folder of a bundle."
+        f"'{path}' is not a model that SAMSemiSeg has exported, or it is damaged; give a run's "
+        "model folder (runs/NAME/model), a .ts or .onnx file, or the folder of a bundle."
     )

@@ -144,10 +144,8 @@ def add_case(
     taken = {case.id for case in project.cases}
     if name is not None and case_id(name, taken) != name:
         safe = case_id(name) == name
-        why = (
-            "is taken (in capitals or not)" if safe else "holds characters that a file name cannot"
-        )
-        raise InputError(f"The case id '{name}' {why}; choose another with --id.")
+        why = "is taken (in capitals or not)" if safe else "has characters that ids do not have"
+        raise InputError(f"The case id '{name}' {why}; '{case_id(name, taken)}' would do (--id).")
     use = "evaluation" if role == "evaluation" else "labeled" if label else "unlabeled"
     label_set = project.label_set
     if label is not None and not label_set.labels:

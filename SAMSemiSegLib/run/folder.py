@@ -124,15 +124,7 @@ class RunFolder:
         # An operating-system lock: it vanishes with its process, so a kill leaves no stale lock.
         file = (self.path / "lock").open("a+", encoding="utf-8")
         try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                file.seek(0)
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except OSError as error:
             file.close()
             if error.errno not in HELD:
@@ -154,9 +146,39 @@ class RunFolder:
             self._lock.close()
             self._lock = None
 
+    def is_locked(self) -> bool:
+        """Whether some process is at work here; nothing is written to find out."""
+        try:
+            file = (self.path / "lock").open(encoding="utf-8")
+        except OSError:  # none there, or not ours to read
+            return False
+        with file:
+            try:
+                _lock(file, shared=True)
+            except OSError as error:
+                return error.errno in HELD
+        return False
+
     def write_manifest(self, contents: dict[str, Any]) -> None:
         """Say that the run is complete, and what it made (paths inside the folder)."""
         write_json(self.manifest, contents)
+
+
+def _lock(file: IO[str], shared: bool = False) -> None:
+    """Lock the file until it is closed; ``shared`` only asks whether another holds it.
+
+    Raises:
+        OSError: another does (``HELD``), or the drive knows no locks.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
 def _first_problem(error: ValueError) -> str:

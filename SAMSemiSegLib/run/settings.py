@@ -269,7 +269,7 @@ class RunSettings(Settings):
     """Everything a run does, but for the cases, which are the project's."""
 
     preset: str = "balanced"
-    seed: int = 1337
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1337
     device: str = "auto"
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 1.0

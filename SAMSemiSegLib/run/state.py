@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from SAMSemiSegLib.errors import RunBusyError
 from SAMSemiSegLib.run.events import read_events
 from SAMSemiSegLib.run.folder import RunFolder
 
@@ -28,7 +27,7 @@ def run_state(folder: RunFolder) -> RunState:
     for event in read_events(folder.events):
         stage = event.get("stage") or stage
     preset = _preset(folder)
-    if is_running(folder):
+    if folder.is_locked():
         return RunState(folder.path.name, "running", stage, preset)
     state: Literal["complete", "stopped"] = "complete" if folder.complete else "stopped"
     return RunState(folder.path.name, state, stage, preset)
@@ -47,15 +46,3 @@ def run_states(project: Path) -> list[RunState]:
     """The states of all runs of a project folder, by name."""
     configs = sorted((project / "runs").glob("*/config.json"))
     return [run_state(RunFolder(path.parent)) for path in configs]
-
-
-def is_running(folder: RunFolder) -> bool:
-    """Whether some process holds the run's lock."""
-    if not (folder / "lock").exists():
-        return False
-    try:
-        folder.lock()
-    except RunBusyError:
-        return True
-    folder.unlock()
-    return False

@@ -5,19 +5,24 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import SimpleITK as sitk
+from typer.testing import CliRunner
 
 from SAMSemiSegLib.atomic import replacing
+from SAMSemiSegLib.command.app import app
 from SAMSemiSegLib.command.demo import demo
 from SAMSemiSegLib.command.train import train
 from SAMSemiSegLib.errors import Cancelled, DiskFullError, InputError, RunBusyError
 from SAMSemiSegLib.preprocessing.stage import prepare
 from SAMSemiSegLib.project.importing import add_case
 from SAMSemiSegLib.project.label_set import LabelSet
+from SAMSemiSegLib.project.phantoms import write_phantoms
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.run.cancellation import Cancellation
 from SAMSemiSegLib.run.checks import check_before_start
@@ -348,3 +353,54 @@ def test_a_full_disk_is_known_whatever_the_writer_calls_it(
     with pytest.raises(DiskFullError, match=r"kept\.bin"):
         write(free=4096)
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["kept.bin"]
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    """Root may write anywhere, so a file stands where a folder is wanted."""
+    (tmp_path / "file").write_text("")
+    image, _ = write_phantoms(tmp_path / "scans", 1, 0, (16, 16, 12))
+    scan = next(image.iterdir())
+    command = [sys.executable, "-m", "SAMSemiSegLib", "stitch", str(scan)]
+    command += ["--output", str(tmp_path / "file" / "canvas.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == InputError.exit_code
+    assert done.stderr.count("\n") == 1 and "cannot be used" in done.stderr
+
+
+def test_where_the_system_says_why_the_disk_is_not_called_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drive that is read only may have no space free."""
+    monkeypatch.setattr("SAMSemiSegLib.atomic._free", lambda folder: 0)
+    for number in (errno.EACCES, errno.EROFS):
+        with pytest.raises(OSError) as caught, replacing(tmp_path / "a"):
+            raise OSError(number, "no", "a")
+        assert caught.value.errno == number and not isinstance(caught.value, DiskFullError)
+
+
+def test_a_negative_seed_is_one_sentence() -> None:
+    with pytest.raises(InputError, match="'seed' cannot be used"):
+        load_settings("tiny", seed=-1)
+
+
+def test_names_in_brackets_are_printed_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "study[/old]"
+    Project.create(folder, LabelSet.parse("[red]=1,B"))
+    shown = CliRunner().invoke(app, ["project", "status", str(folder)])
+    assert shown.exit_code == 0 and "[red] = 1" in shown.output
+
+
+def test_a_run_is_found_and_its_state_told_without_writing(project: Project) -> None:
+    """Also where its project.json is named, and a lock file that others may not write."""
+    folder = RunFolder(project.folder / "runs" / "a")
+    folder.create(load_settings("tiny"))
+    folder.lock()
+    lock = folder / "lock"
+    written = lock.stat().st_mtime_ns, lock.read_text(encoding="utf-8")
+    assert folder.is_locked()
+    folder.unlock()
+    assert not folder.is_locked()
+    assert written == (lock.stat().st_mtime_ns, lock.read_text(encoding="utf-8"))
+    named = str(project.folder / "project.json")
+    found = CliRunner().invoke(app, ["train", named, "--preset", "tiny", "--run", "a"])
+    assert isinstance(found.exception, InputError) and "--resume" in str(found.exception)
