@@ -153,6 +153,9 @@ def settings_section(material: Material) -> str:
     parts = []
     if material.settings:
         settings = _flat(material.settings)
+        # Beside minutes a number of steps is without effect.
+        for key in [k for k in settings if k.endswith(".minutes") and settings[k] != "none"]:
+            settings.pop(key.removesuffix("minutes") + "steps", None)
         defaults = _flat(_default_settings())
         # Options have no default of their own there: what is set is told.
         changed = {key: v for key, v in settings.items() if defaults.get(key) != v}

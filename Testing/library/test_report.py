@@ -194,13 +194,17 @@ def test_a_round_that_had_nothing_to_do_is_told_for_what_it_is(run, tmp_path, su
 
 
 def test_options_that_are_set_are_told(tmp_path):
-    settings = RunSettings.model_validate({"finetuning": {"options": {"rank": 8}}})
+    settings = RunSettings.model_validate(
+        {"finetuning": {"options": {"rank": 8}}, "supervised_budget": {"minutes": 3}}
+    )
     for changed, hint in ((settings, "What differs"), (RunSettings(), "have their defaults")):
         (tmp_path / "config.json").write_text(changed.model_dump_json())
         text = write_report(tmp_path).read_text(encoding="utf-8")
         assert hint in text
         told = text[text.index("<h2>Settings") : text.index("<summary>All settings")]
-        assert ("finetuning.options.rank" in told) == (changed is settings)
+        for key in ("finetuning.options.rank", "supervised_budget.minutes"):
+            assert (key in told) == (changed is settings)
+        assert "supervised_budget.steps" not in told  # without effect beside minutes
 
 
 def test_crops_judged_online_are_drawn_too(run, tmp_path):
