@@ -68,7 +68,7 @@ class Replay:
                 entries.setdefault(number, {})[name] = tensor.to(device)
             else:
                 rest[key] = tensor
-        self._entries = [entries[number] for number in sorted(entries)]
+        self._entries = [entries[number] for number in sorted(entries, key=int)]
         return rest
 
 

@@ -186,6 +186,15 @@ def test_upscale_fills_the_budget() -> None:
     assert fixed.upscale_factor(shape, fixed.stitching) == 3
 
 
+def test_many_remembered_canvases_keep_their_order() -> None:
+    """By number, not by letters: 1000 comes after 999."""
+    replay, other = Replay(), Replay()
+    for number in range(1002):
+        replay.add({"number": torch.tensor(number)})
+    other.load(replay.state(), torch.device("cpu"))
+    assert [int(entry["number"]) for entry in other._entries] == list(range(1002))
+
+
 def test_replay_is_bounded_and_restored() -> None:
     replay = Replay(most_bytes=100)
     for i in range(5):
