@@ -37,9 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
         full = isinstance(error, OSError) and is_disk_full(error)
         # Where the system says that one may not write, free space is not the matter: some drives
         # that are read only have none.
-        told = isinstance(error, UserError | PermissionError) or (
-            isinstance(error, OSError) and error.errno == errno.EROFS
-        )
+        told = isinstance(error, UserError) or (isinstance(error, OSError) and is_forbidden(error))
         if full or (not told and _free(path.parent) < FULL):
             raise DiskFullError(
                 f"The disk is full, so '{path.name}' in '{path.parent}' could not be written; free "
@@ -60,6 +58,11 @@ def _free(folder: Path) -> int:
 def is_disk_full(error: OSError) -> bool:
     """Whether the operating system says that there is no space left."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_forbidden(error: OSError) -> bool:
+    """Whether the operating system says that one may not write there."""
+    return isinstance(error, PermissionError) or error.errno == errno.EROFS
 
 
 def write_text(path: Path, text: str) -> None:

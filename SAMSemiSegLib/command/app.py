@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from errno import EROFS
 
 # Spinning worker threads cost a shared machine dearly (up to 50 times was seen); they must be told
 # before torch is first imported.
@@ -16,7 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import typer
 
 from SAMSemiSegLib import __version__
-from SAMSemiSegLib.atomic import is_disk_full
+from SAMSemiSegLib.atomic import is_disk_full, is_forbidden
 from SAMSemiSegLib.command import project, weights
 from SAMSemiSegLib.command.demo import demo
 from SAMSemiSegLib.command.doctor import doctor
@@ -27,8 +26,8 @@ from SAMSemiSegLib.command.suggest import suggest
 from SAMSemiSegLib.command.train import report, runs, train
 from SAMSemiSegLib.errors import Cancelled, DiskFullError, UserError
 
-REFUSED = (PermissionError, FileExistsError, NotADirectoryError)
-"""What the system says of a place that was named; other failures are the program's."""
+IN_THE_WAY = (FileExistsError, NotADirectoryError)
+"""What else the system says of a place that was named; other failures are the program's."""
 
 app = typer.Typer(
     name="samsemiseg",
@@ -87,7 +86,7 @@ def main(command: typer.Typer = app) -> None:
                 "checkpoint is whole).",
                 DiskFullError.exit_code,
             )
-        if error.filename is not None and (isinstance(error, REFUSED) or error.errno == EROFS):
+        if error.filename is not None and (is_forbidden(error) or isinstance(error, IN_THE_WAY)):
             _end(
                 f"'{error.filename}' cannot be used ({error.strerror}); check the path, and that "
                 "you may write there.",

@@ -5,7 +5,6 @@ Imports nothing heavy: the command lists weights with it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from SAMSemiSegLib.atomic import write_json
+from SAMSemiSegLib.digest import file_digest
 from SAMSemiSegLib.errors import InputError
 
 Progress = Callable[[int, int], None]
@@ -88,15 +88,6 @@ def make_cache_folder() -> Path:
             "variable SAMSEMISEG_CACHE to a folder that can be written."
         ) from None
     return folder
-
-
-def file_digest(path: Path, algorithm: str = "sha256") -> str:
-    """Hexadecimal digest of a file, read in pieces."""
-    digest = hashlib.new(algorithm)
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _digest_file(name: str) -> Path:

@@ -11,8 +11,9 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
+from SAMSemiSegLib.digest import file_digest
 from SAMSemiSegLib.errors import DiskFullError, InputError
-from SAMSemiSegLib.foundation.cache import Progress, file_digest
+from SAMSemiSegLib.foundation.cache import Progress
 from SAMSemiSegLib.foundation.model import WeightsFile
 
 _PIECE = 1 << 20

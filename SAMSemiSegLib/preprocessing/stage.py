@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from SAMSemiSegLib.atomic import replacing, write_json, write_text
+from SAMSemiSegLib.digest import file_digest
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.preprocessing.plan import Plan, make_plan
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
@@ -172,7 +172,7 @@ def _prepare_case(
             told = note.replace(f"The label '{Path(case.label).name}'", "The label")
             context.events.message(f"{case.id}: {told}")
         _save(folder / "labels.npy", preprocessor.labels(labels))
-        write_text(digest, _digest(project.path(case.label)))
+        write_text(digest, file_digest(project.path(case.label)))
     _save(folder / "image.npy", preprocessor.image(volume))
     geometry = volume.geometry
     # Written last: its presence says that the case is ready.
@@ -184,11 +184,7 @@ def _has_changed(project: Project, case: Case, digest: Path) -> bool:
     assert case.label is not None
     label = project.path(case.label)
     # What was preprocessed needs its file no more.
-    return label.is_file() and _digest(label) != digest.read_text(encoding="utf-8")
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return label.is_file() and file_digest(label) != digest.read_text(encoding="utf-8")
 
 
 def _save(path: Path, array: np.ndarray[Any, Any]) -> None:

@@ -115,16 +115,16 @@ def predict_pseudo_label(
     return make_pseudo_label(prediction, settings, names)
 
 
-def require_features(strategy: type[FinetuningStrategy]) -> None:
-    """Refuse prototypes where there are no features of canvases.
+def require_canvases(strategy: type[FinetuningStrategy], setting: str) -> None:
+    """Refuse a setting of ``pseudolabels`` that needs canvases: their features, or mirrored ones.
 
     Raises:
-        InputError: it is so.
+        InputError: the strategy has none.
     """
     if not issubclass(strategy, CanvasStrategy):
         raise InputError(
-            f"The setting pseudolabels.prototype_agreement does not work with {strategy.title}; "
-            "set it to false, or choose another finetuning.strategy."
+            f"The setting pseudolabels.{setting} does not work with {strategy.title}; set it to "
+            "false, or choose another finetuning.strategy."
         )
 
 
@@ -136,7 +136,7 @@ def _likeness(
     Raises:
         InputError: the strategy has no features of canvases.
     """
-    require_features(type(strategy))
+    require_canvases(type(strategy), "prototype_agreement")
     assert isinstance(strategy, CanvasStrategy)
     samples = [
         Sample(

@@ -6,14 +6,13 @@ from pathlib import Path
 
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.finetuning import stage as finetuning
-from SAMSemiSegLib.finetuning.canvases import CanvasStrategy
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES
 from SAMSemiSegLib.foundation.model import FOUNDATION
 from SAMSemiSegLib.foundation.weights import resolve_name
 from SAMSemiSegLib.preprocessing.stage import require_labels
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.pseudolabels.clean import channels_of
-from SAMSemiSegLib.pseudolabels.stage import require_features
+from SAMSemiSegLib.pseudolabels.stage import require_canvases
 from SAMSemiSegLib.retraining import student as retraining
 from SAMSemiSegLib.run.settings import RunSettings
 
@@ -42,13 +41,10 @@ def check_before_start(project: Project, settings: RunSettings) -> None:
     }.items():
         channels_of(choice, names, setting)
     strategy = STRATEGIES[settings.finetuning.strategy]
-    if settings.pseudolabels.flips and not issubclass(strategy, CanvasStrategy):
-        raise InputError(
-            f"The setting pseudolabels.flips does not work with {strategy.title}; set it to false, "
-            "or choose another finetuning.strategy."
-        )
+    if settings.pseudolabels.flips:
+        require_canvases(strategy, "flips")
     if settings.pseudolabels.prototype_agreement:
-        require_features(strategy)
+        require_canvases(strategy, "prototype_agreement")
         selection = settings.retraining.selection
         mode = settings.retraining.pseudo_label_mode
         if mode == "selected" and selection.alternation == "online":

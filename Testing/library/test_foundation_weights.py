@@ -15,6 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from SAMSemiSegLib.command import weights as command
+from SAMSemiSegLib.digest import file_digest
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.foundation import cache, download
 from SAMSemiSegLib.foundation.model import FOUNDATION, FoundationEntry, WeightsFile
@@ -46,7 +47,7 @@ def official(tmp_path: Path) -> Path:
 
 def entry_for(path: Path, url: str | None = None) -> FoundationEntry:
     weights = WeightsFile(
-        url or path.as_uri(), cache.file_digest(path), path.stat().st_size, "test license"
+        url or path.as_uri(), file_digest(path), path.stat().st_size, "test license"
     )
     return replace(FOUNDATION["lite_tiny_random"], weights=weights)
 

@@ -95,10 +95,10 @@ def _isNamedAfter(node: Any, volume: Any) -> bool:
     """Whether it is, and no other volume's name fits as well: with "T1" and "T1_1" in the scene,
     "T1_1 label" belongs to "T1_1" alone."""
     start = volume.GetName()
+    if not _beginsWith(node, start):  # asked of every pair, so before the scene is looked through
+        return False
     names = [other.GetName() for other in _volumes() if other is not volume]
-    return _beginsWith(node, start) and not any(
-        len(name) >= len(start) and _beginsWith(node, name) for name in names
-    )
+    return not any(len(name) >= len(start) and _beginsWith(node, name) for name in names)
 
 
 def _beginsWith(node: Any, start: str) -> bool:

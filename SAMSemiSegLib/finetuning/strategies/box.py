@@ -137,7 +137,8 @@ class BoxStrategy(ReplayStrategy):
             images: (S, H, W), for the size of the slices.
         """
         (height, width), padded = self._sizes(images)
-        factor = height / images.shape[-2]
+        size = images.shape[-2:]
+        factor = height / size[0]
         # A slice's pixel becomes several: a box ends with the last one of its last pixel.
         corners = boxes.corners.to(embedding.device) * factor
         corners[:, 2:] += factor - 1
@@ -149,7 +150,6 @@ class BoxStrategy(ReplayStrategy):
             logits = self.decoder(embedding[index[part]], places, no_mask, prompts[part])
             logits = F.interpolate(logits, padded, mode="bilinear", align_corners=False)
             logits = logits[..., :height, :width]
-            size = images.shape[-2:]
             outlines.append(F.interpolate(logits, size, mode="bilinear", align_corners=False)[:, 0])
         return torch.cat(outlines)
 
