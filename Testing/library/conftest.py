@@ -136,6 +136,18 @@ def phantom_project() -> Callable[..., Project]:
     return make
 
 
+@pytest.fixture
+def seven_phantoms(tmp_path: Path, phantom_project: Callable[..., Project]) -> Project:
+    """Two labeled phantoms, three unlabeled, two for evaluation."""
+    return phantom_project(tmp_path, 7, 2, 2, seed=1, shape=(32, 32, 24))
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run holds its process to what is free, for good; the other tests share this one."""
+    monkeypatch.setattr("SAMSemiSegLib.run.start.hold_to_free_memory", lambda: None)
+
+
 class _StopAfter(Cancellation):
     """Asked to stop at the n-th check."""
 

@@ -198,3 +198,10 @@ def test_the_command_creates_imports_adds_and_shows(tmp_path, write_phantom_set)
     assert "phantom_031" in call("status", folder, "--all")
     with pytest.raises(InputError, match="more cases"):
         call("import", folder, "--images", extra, "--labeled", 5)
+
+
+def test_names_in_brackets_are_printed_as_they_are(tmp_path):
+    folder = tmp_path / "study[/old]"
+    Project.create(folder, LabelSet.parse("[red]=1,B"))
+    shown = CliRunner().invoke(app, ["status", str(folder)])
+    assert shown.exit_code == 0 and "[red] = 1" in shown.output

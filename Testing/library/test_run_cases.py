@@ -19,17 +19,12 @@ from SAMSemiSegLib.run.folder import RunFolder
 from SAMSemiSegLib.run.presets import load_settings
 from SAMSemiSegLib.run.start import start
 
-
-@pytest.fixture(autouse=True)
-def free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run holds its process to what is free, for good; the other tests share this one."""
-    monkeypatch.setattr("SAMSemiSegLib.run.start.hold_to_free_memory", lambda: None)
+pytestmark = pytest.mark.usefixtures("run_here")
 
 
 @pytest.fixture
-def project(tmp_path: Path, phantom_project: Callable[..., Project]) -> Project:
-    """Two labeled phantoms, three unlabeled, two for evaluation."""
-    return phantom_project(tmp_path, 7, 2, 2, seed=1, shape=(32, 32, 24))
+def project(seven_phantoms: Project) -> Project:
+    return seven_phantoms
 
 
 def test_what_is_decided_while_a_run_is_at_work_is_kept(project: Project, tmp_path: Path) -> None:

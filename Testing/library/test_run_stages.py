@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +36,12 @@ from SAMSemiSegLib.run.settings import AugmentationSettings
 from SAMSemiSegLib.run.start import start
 from SAMSemiSegLib.volumes.reading import read_image, read_labels
 
-
-@pytest.fixture(autouse=True)
-def free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run holds its process to what is free, for good; the other tests share this one."""
-    monkeypatch.setattr("SAMSemiSegLib.run.start.hold_to_free_memory", lambda: None)
+pytestmark = pytest.mark.usefixtures("run_here")
 
 
 @pytest.fixture
-def project(tmp_path: Path, phantom_project: Callable[..., Project]) -> Project:
-    """Two labeled phantoms, three unlabeled, two for evaluation."""
-    return phantom_project(tmp_path, 7, 2, 2, seed=1, shape=(32, 32, 24))
+def project(seven_phantoms: Project) -> Project:
+    return seven_phantoms
 
 
 def run(project: Project, *assignments: str) -> tuple[RunFolder, Scores]:

@@ -17,7 +17,6 @@ pytest.importorskip("slicer", reason="slicer-core is not installed")
 psutil = pytest.importorskip("psutil")
 from SAMSemiSegModule.process import runner as runnerModule  # noqa: E402
 from SAMSemiSegModule.process.command import ChildCommand  # noqa: E402
-from SAMSemiSegModule.process.lower import STEPS, lowered  # noqa: E402
 from SAMSemiSegModule.process.outcome import End, outcomeOf  # noqa: E402
 from SAMSemiSegModule.process.query import CommandQuery, NoAnswer  # noqa: E402
 from SAMSemiSegModule.process.runner import ProcessRunner, readRecord  # noqa: E402
@@ -371,34 +370,6 @@ def test_a_question_is_given_up_with_its_process(tmp_path):
     query.end()
     assert process is not None and process.poll() is not None
     assert query.poll() is None
-
-
-def test_each_retry_asks_for_less():
-    assert lowered({}, "cuda", 1) == (STEPS[0], "cuda")
-    settings, device = lowered({"seed": "1"}, "cuda", len(STEPS) + 1)
-    assert device == "cpu" and settings["seed"] == "1"
-    assert settings["retraining.patch"] == "[64, 64, 32]"
-
-
-def test_a_retry_keeps_what_was_chosen_smaller_still():
-    chosen = {"retraining.patch": "[32, 96, 96]", "stitching.max_pixels": "65536", "seed": "1"}
-    settings, _device = lowered({**chosen, "finetuning.gradient_checkpointing": "false"}, "cpu", 2)
-    assert settings["retraining.patch"] == "[32, 64, 64]"
-    assert settings["stitching.max_pixels"] == "65536"
-    assert settings["finetuning.gradient_checkpointing"] == "true"
-    assert lowered({"retraining.patch": "none"}, "cpu", 2)[0]["retraining.patch"] == "[64, 64, 64]"
-
-
-def test_the_library_takes_the_settings_of_each_retry():
-    presets = pytest.importorskip("SAMSemiSegLib.run.presets")
-    for preset in ("quick", "balanced", "paper"):
-        for times in range(1, len(STEPS) + 1):
-            settings, _device = lowered({}, "cuda", times)
-            chosen = presets.load_settings(preset, [f"{k}={v}" for k, v in settings.items()])
-            assert chosen.retraining.labeled_batch == 1
-            assert chosen.finetuning.gradient_checkpointing
-            if times > 1:  # whatever the method: MagicNet's patches are multiples of 32
-                assert not any(side % 32 for side in chosen.retraining.patch)
 
 
 def test_an_outcome_nobody_saw_counts_by_its_manifest():

@@ -13,6 +13,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "SAMSemiSeg"), str(ROOT / "Testing" / "panel")]
+from host.scans import dicomFolder, hippocampusFolder  # noqa: E402, F401 - fixtures
+
 MISSING = [name for name in ("slicer", "PySide6") if importlib.util.find_spec(name) is None]
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 FAKE = ROOT / "Testing" / "module" / "fake_library"
@@ -125,23 +127,3 @@ def fakeTraining(openProject, monkeypatch):
 
     yield start
     openProject.services.trainer.stopNow()
-
-
-@pytest.fixture(scope="session")
-def hippocampusFolder() -> Path:
-    """Real brain MR crops with two labels."""
-    return realScans("hippocampus")
-
-
-@pytest.fixture(scope="session")
-def dicomFolder() -> Path:
-    """Two folders of real DICOM slices."""
-    return realScans("dicom")
-
-
-def realScans(name: str) -> Path:
-    shared = Path(os.environ.get("SAMSEMISEG_DATA", ROOT.parent / "shared" / "data"))
-    folder = shared / name
-    if not folder.is_dir():
-        pytest.skip(f"needs real scans; there is no folder {folder} (set SAMSEMISEG_DATA)")
-    return folder
