@@ -153,12 +153,14 @@ def settings_section(material: Material) -> str:
     parts = []
     if material.settings:
         settings = _flat(material.settings)
-        # Beside minutes a number of steps is without effect.
-        for key in [k for k in settings if k.endswith(".minutes") and settings[k] != "none"]:
-            settings.pop(key.removesuffix("minutes") + "steps", None)
         defaults = _flat(_default_settings())
         # Options have no default of their own there: what is set is told.
         changed = {key: v for key, v in settings.items() if defaults.get(key) != v}
+        # Beside minutes a number of steps is without effect.
+        for key in [
+            key for key in settings if key.endswith(".minutes") and settings[key] != "none"
+        ]:
+            changed.pop(key.removesuffix("minutes") + "steps", None)
         parts.append("<h2>Settings</h2>")
         if changed:
             parts.append('<p class="hint">What differs from the defaults:</p>')

@@ -91,14 +91,19 @@ class BidirectionalCopyPaste(TeacherMethod):
         return StepResult({"supervised": segmentation_loss(self.student(image), labels)})
 
     def _targets(self, unlabeled: UnlabeledBatch) -> Tensor:
-        with torch.no_grad():
-            labels: Tensor = self.teacher(unlabeled.image).argmax(1)
-        if self.options.largest_component:
-            labels = largest_components(labels)
         stored, selected = unlabeled.pseudo_hard, unlabeled.selected
-        if self.options.target == "pseudo_label" and stored is not None and selected is not None:
-            labels = torch.where(selected[:, None, None, None], stored.to(labels), labels)
-        return labels
+        if self.options.target == "teacher" or stored is None or selected is None:
+            return self._asked(unlabeled.image)
+        if selected.all():
+            return stored
+        theirs = self._asked(unlabeled.image)
+        return torch.where(selected[:, None, None, None], stored.to(theirs), theirs)
+
+    @torch.no_grad()
+    def _asked(self, image: Tensor) -> Tensor:
+        """The teacher's labels."""
+        labels: Tensor = self.teacher(image).argmax(1)
+        return largest_components(labels) if self.options.largest_component else labels
 
 
 def box_mask(size: torch.Size, share: float) -> Tensor:
