@@ -70,12 +70,11 @@ DATASETS = {
     "hippocampus": Dataset("hippocampus", ("Anterior", "Posterior"), 168, 40),
 }
 
-# Dice in percent, METHODS 6.1 and 6.3: Li et al., IEEE TMI 44(10), 2025 (1 and 16 labels); the
-# rows with 4 labels as quoted by later papers. 112x112x80 crops, other test cases than ours.
+# Names of published rows that stand beside those of a run; with other test cases than ours.
 PUBLISHED = {
-    ("la", 1): {"supervised only": 17.99, "re-trained": 74.40, "pseudo-labels": 74.78},
-    ("la", 4): {"supervised only": 52.55},
-    ("la", 16): {"supervised only": 86.03, "re-trained": 90.86, "pseudo-labels": 90.39},
+    "supervised only": "supervised/plain",
+    "pseudo-labels": "pseudo-labels",
+    "re-trained": "mean_teacher/sfr",
 }
 
 
@@ -117,7 +116,8 @@ def run(
         settings += budgets(load_settings(preset_file, settings), minutes, writing)
     settings.append(f"supervised_baseline={json.dumps(baseline and not methods)}")
     for start, seed, row in itertools.product(first, seeds, rows(methods, variants)):
-        own = source.method_settings.get(row.method, ()) if preset == "published" else ()
+        method = row.method or load_settings(preset_file, settings).retraining.method
+        own = source.method_settings.get(method, ()) if preset == "published" else ()
         key = {
             "dataset": dataset,
             "labels": labels,
@@ -150,14 +150,14 @@ def run(
 def table(results: Path = typer.Argument(RESULTS), markdown: bool = False) -> None:
     """One table of all lines: mean and spread over labeled cases and seeds."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    published: dict[tuple[Any, ...], float | str] = {}
+    published: dict[tuple[Any, ...], float | None] = {}
     for line in read(results):
         for row, figures in line["rows"].items():
             key = (line["dataset"], line["labels"], title(line), row)
             groups.setdefault(key, []).append(figures)
             # What one method reaches stands in the other table, beside its own published figure.
-            if "method" not in line and (line["dataset"], line["labels"]) in PUBLISHED:
-                published[key] = PUBLISHED[line["dataset"], line["labels"]].get(row, "–")
+            if "method" not in line and row in PUBLISHED:
+                published[key] = _published(line["dataset"], line["labels"], PUBLISHED[row])
     columns = ("Set", "Labels", "Configuration", "Row", "Dice %", "HD95 mm", "Failed", "Published")
     lines = []
     for (name, labels, configuration, row), runs in sorted(groups.items()):
@@ -172,7 +172,7 @@ def table(results: Path = typer.Argument(RESULTS), markdown: bool = False) -> No
             f"{statistics.fmean(dice):.1f}{spread} ({len(dice)})",
             f"{statistics.fmean(hd95):.1f}" if hd95 else "–",
             f"{sum(r['failures'] for r in runs)} of {sum(r['cases'] for r in runs)}",
-            str(published.get((name, labels, configuration, row), "–")),
+            str(published.get((name, labels, configuration, row)) or "–"),
         )
         lines.append(cells)
     show(columns, lines, markdown)

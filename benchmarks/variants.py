@@ -22,6 +22,8 @@ from SAMSemiSegLib.atomic import write_json
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.report.material import gather
 from SAMSemiSegLib.retraining.ssl.method import METHODS
+from SAMSemiSegLib.retraining.student import needs_of
+from SAMSemiSegLib.run.folder import RunFolder
 from SAMSemiSegLib.run.settings import RunSettings
 
 MODES = {"plain": "off", "sfr": "on", "sfr+": "selected"}
@@ -41,6 +43,7 @@ LATER = {
     "pseudo_label_mode",
     "pseudo_label_weight",
     "pseudo_label_schedule",
+    "pseudo_label_ramp",
     "pseudo_label_target",
     "confidence_weights",
     "selection",
@@ -127,7 +130,7 @@ def shared_folders(project: Path, settings: RunSettings) -> dict[str, Path]:
     own = settings.retraining
     if own.warm_start is not None:
         # A method that works with some norms only has a V-Net, and a warm start, of its own.
-        norms = sorted(METHODS[own.method].needs.norms)
+        norms = sorted(needs_of(own).norms)
         told["warm start"] = [own.model_dump(mode="json", exclude=LATER), norms]
     first = {key: value for key, value in told.items() if key not in SECOND}
     return {
@@ -156,10 +159,25 @@ def take_over(
             _link(kept, folder, EARLY[name])
             seconds += _seconds(kept, f"{name}.json")
     if row.variant == "sfr+" and not online and (sfr / "seconds.json").exists():
+        if _trained_alike(RunFolder(sfr).settings()) != _trained_alike(settings):
+            raise InputError(
+                f"The run '{sfr.name}', which SFR+ goes on from, was made with other settings; "
+                "choose another --name, or delete it."
+            )
         _link(sfr, folder, STAGE3)
         seconds = _seconds(sfr, "seconds.json")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "taken.json", {"seconds": seconds})
+
+
+def _trained_alike(settings: RunSettings) -> dict[str, Any]:
+    """The settings but for what SFR and SFR+ differ in, and what no network depends on."""
+    told = settings.model_dump(
+        mode="json", exclude={"supervised_baseline", "supervised_budget", "pseudo_label_scores"}
+    )
+    for own in ("pseudo_label_mode", "selection"):
+        del told["retraining"][own]
+    return told
 
 
 def keep(row: Row, folder: Path, shared: Mapping[str, Path]) -> float:

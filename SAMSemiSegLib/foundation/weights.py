@@ -80,8 +80,9 @@ def remove(name: str) -> list[str]:
     """Remove the cached weights of a model, or of ``all``; the names of those that were there."""
     from SAMSemiSegLib.foundation.model import FOUNDATION
 
-    names = list(FOUNDATION) if name == "all" else [FOUNDATION[name].name]
-    return [n for n in names if cache.remove(n)]
+    if name == "all":
+        return cache.remove_all()
+    return [name] if cache.remove(FOUNDATION[name].name) else []
 
 
 def fetch(entry: FoundationEntry, progress: cache.Progress | None = None) -> Path:
@@ -165,13 +166,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def resolve_name(name: str, device: torch.device | str = "cpu") -> str:
-    """``auto`` is ``sam_vit_b`` on a CUDA device and ``lite_medsam`` elsewhere."""
-    if name != "auto":
-        return name
-    return "sam_vit_b" if str(device).startswith("cuda") else "lite_medsam"
-
-
 def load_model(
     settings: FoundationSettings,
     device: torch.device | str = "cpu",
@@ -185,7 +179,7 @@ def load_model(
     """
     from SAMSemiSegLib.foundation.model import FOUNDATION
 
-    entry = FOUNDATION[resolve_name(settings.name, device)]
+    entry = FOUNDATION[settings.resolved(str(device))]
     if entry.requires is not None:
         entry.requires()  # before anything is fetched
     if settings.weights is not None:

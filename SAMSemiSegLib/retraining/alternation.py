@@ -80,9 +80,10 @@ class OnlineAlternation:
         """The loss terms of the network; the foundation model has taken its own step by then."""
         if unlabeled is None or progress.fraction < self.selection.online_start:
             return self.term.step(labeled, unlabeled, progress)
+        if unlabeled.pseudo_hard is None:  # all are of volumes that take no part
+            return self.term.step(labeled, unlabeled, progress)
         answers = self._answers(unlabeled.image)
-        # 255 outside of the volume, where there is nothing to learn.
-        assert unlabeled.pseudo_hard is not None
+        # 255 outside of the volume, where there is nothing to learn, and in a volume without part.
         inside = (unlabeled.pseudo_hard != IGNORE).cpu().numpy()
         evidence = {
             str(i): Evidence.of(answer, within)

@@ -15,8 +15,8 @@ def mean_square_where(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     """Mean over the voxels of the mask and all classes of (student - teacher)²; 0 for no voxel.
 
     Args:
-        student: (B, K, ...) probabilities.
-        teacher: (B, K, ...) probabilities.
+        student: (B, K, ...) probabilities, or distances.
+        teacher: (B, K, ...) the same.
         mask: (B, ...) bool.
     """
     where = mask.unsqueeze(1).to(student.dtype)

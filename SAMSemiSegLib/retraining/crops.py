@@ -133,7 +133,7 @@ class CropSampler:
             maps = [] if pseudo is None else self._soft_maps(pseudo)
             corner = self._uniform_corner(case, generator)
             stored = None if pseudo is None else pseudo.hard
-            if stored is None and online:
+            if stored is None and online and case.selected:
                 # The foundation model labels the crop in training, but not what is outside.
                 stored = np.broadcast_to(np.uint8(0), case.image.shape)
             image, label, extra = self._crop(case, stored, maps, corner, generator)
@@ -252,9 +252,7 @@ def read_padded(array: Array, start: Sequence[int], size: Sequence[int], fill: f
 
 def _soft_crop(array: Array, start: Sequence[int], size: Sequence[int]) -> Array:
     """(E, X, Y, Z) float32, 0 outside."""
-    crop = read_padded(array, start, size, 0)
-    scale = 1 / 255 if np.issubdtype(crop.dtype, np.integer) else 1
-    return crop.astype(np.float32) * np.float32(scale)
+    return read_padded(array, start, size, 0).astype(np.float32)
 
 
 def _pick(available: int, wanted: int, generator: np.random.Generator) -> list[int]:

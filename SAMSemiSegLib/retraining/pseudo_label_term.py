@@ -23,13 +23,12 @@ from SAMSemiSegLib.training.progress import Progress, sigmoid_ramp
 
 
 def pseudo_label_weight(settings: RetrainingSettings, fraction: float) -> float:
-    """μ at this share of the run: constant; rising as exp(-5(1-t)²) over the first 40 %; or falling
-    as 1 - t."""
+    """μ at this share of the run, by the settings' schedule."""
     if settings.pseudo_label_mode == "off":
         return 0.0
     factor = 1.0
     if settings.pseudo_label_schedule == "ramp_up":
-        factor = sigmoid_ramp(fraction, 0.4)
+        factor = sigmoid_ramp(fraction, settings.pseudo_label_ramp)
     elif settings.pseudo_label_schedule == "ramp_down":
         factor = 1.0 - fraction
     return settings.pseudo_label_weight * factor

@@ -11,7 +11,8 @@ from SAMSemiSegLib.training.progress import sigmoid_ramp
 
 
 class RampOptions(SSLMethod.Options):
-    """Settings of all methods that weigh an unlabeled term; shares are of the whole run."""
+    """Settings of all methods that weigh an unlabeled term; shares are of the run, or of what a
+    teacher's warm start leaves of it."""
 
     consistency_weight: NotNegative = 0.1
     """λ0, weight of the unlabeled term when its ramp is over; 0 leaves supervised training."""

@@ -95,7 +95,7 @@ def select(
     Args:
         evidence: by case id.
         labeled: the labeled volumes' label maps, at least one.
-        settings: which confidence, threshold or quantile, and the guards.
+        settings: which confidence, threshold or quantile, and whether the guards are up.
     """
     confidence = {id: getattr(e, settings.confidence) for id, e in evidence.items()}
     faults = {id: implausible(e.shape, labeled, settings) for id, e in evidence.items()}
@@ -122,6 +122,8 @@ def implausible(shape: Shape, labeled: Sequence[Shape], settings: SelectionSetti
     """Why a prediction cannot be right, or nothing."""
     if shape.foreground == 0:
         return "The prediction is empty."
+    if not settings.guards:
+        return ""
     usual = float(np.median([known.foreground for known in labeled]))
     if usual > 0:
         ratio = shape.foreground / usual

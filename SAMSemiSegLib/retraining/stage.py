@@ -22,8 +22,8 @@ from SAMSemiSegLib.retraining.crops import CropSampler
 from SAMSemiSegLib.retraining.patch import choose_patch
 from SAMSemiSegLib.retraining.pseudo_label_term import PseudoLabelTerm
 from SAMSemiSegLib.retraining.selection import Shape
-from SAMSemiSegLib.retraining.ssl.method import METHODS, LabeledBatch, UnlabeledBatch
-from SAMSemiSegLib.retraining.student import adapt_settings, begin_from, build_method
+from SAMSemiSegLib.retraining.ssl.method import LabeledBatch, UnlabeledBatch
+from SAMSemiSegLib.retraining.student import adapt_settings, begin_from, build_method, needs_of
 from SAMSemiSegLib.retraining.vnet import VNet
 from SAMSemiSegLib.run.settings import RetrainingSettings, RunSettings, Size3
 from SAMSemiSegLib.training.context import Context
@@ -46,7 +46,8 @@ class RetrainingCase:
     Attributes:
         case: labeled or unlabeled.
         pseudo_path: of the stored pseudo-label, or None.
-        selected: whether the pseudo-label takes part (SFR+).
+        selected: whether its pseudo-label takes part: those of confident volumes do not (SFR+), nor
+            those that cannot be right, also where they would be made anew (SFR+ online).
     """
 
     case: PreparedCase
@@ -106,7 +107,7 @@ def retrain(
         context: collaborators.
         spacing: of the preprocessed volumes, in millimeters.
         name: of the stage in the event stream.
-        selected: whether a case's pseudo-label takes part, by id (SFR+); default: all.
+        selected: whether a case's pseudo-label takes part, by id; default: all.
         foundation: the fine-tuned foundation model, for the online alternation of SFR+.
         label_names: of the label set; used with ``foundation``.
         warm: network that training begins from; None: random weights.
@@ -224,7 +225,7 @@ def _crop_shapes(
 
 def _patch(cases: Sequence[RetrainingCase], channels: int, settings: RetrainingSettings) -> Size3:
     median = np.median([case.image.shape for case in cases], axis=0)
-    return choose_patch(median.tolist(), channels, METHODS[settings.method].needs.divisor)
+    return choose_patch(median.tolist(), channels, needs_of(settings).divisor)
 
 
 def _to_device(batch: Any, device: torch.device) -> Any:

@@ -23,9 +23,9 @@ def adapt_settings(
         n_unlabeled: number of unlabeled cases.
 
     Raises:
-        InputError: no labeled case; or there is no such method.
+        InputError: no labeled case; or there is no such method or option.
     """
-    needs = METHODS[settings.method].needs
+    needs = needs_of(settings)
     title = METHODS[settings.method].title
     settings = settings.model_copy(deep=True)
     notes = []
@@ -69,7 +69,7 @@ def check_patch(patch: Sequence[int], settings: RetrainingSettings) -> None:
         InputError: a side is not a multiple of what the method needs.
     """
     entry = METHODS[settings.method]
-    divisor = entry.needs.divisor
+    divisor = needs_of(settings).divisor
     if any(side < divisor or side % divisor for side in patch):
         shown = "x".join(str(side) for side in patch)
         raise InputError(
@@ -82,6 +82,15 @@ def check_patch(patch: Sequence[int], settings: RetrainingSettings) -> None:
             f"{settings.net.norm} norm cannot normalize; set retraining.net.norm=group, or a "
             "larger retraining.patch."
         )
+
+
+def needs_of(settings: RetrainingSettings) -> Needs:
+    """What the method of the settings needs, with its options.
+
+    Raises:
+        InputError: there is no such method, or an option is unknown or out of range.
+    """
+    return METHODS[settings.method].needs_of(read_options(settings))
 
 
 def read_options(settings: RetrainingSettings) -> SSLMethod.Options:
@@ -119,7 +128,7 @@ def build_method(
     entry = METHODS[settings.method]
 
     def build_net() -> nn.Module:
-        return VNet(channels, settings.net, entry.needs.heads)
+        return VNet(channels, settings.net, needs_of(settings).heads)
 
     method = entry(build_net, channels, options)
     method.prepare(patch)

@@ -78,12 +78,12 @@ def noisy(image: Tensor, deviation: float, limit: float) -> Tensor:
 
 
 class TeacherOptions(RampOptions):
-    """Settings of all methods with a teacher; shares are of the whole run."""
+    """Settings of all methods with a teacher."""
 
     ema_decay: Fraction = 0.99
     warm_start: Fraction = 0.2
-    """Share of the run that is supervised only; the teacher is a copy of the student until then,
-    and the ramp begins there."""
+    """Share of the whole run that is supervised only; the teacher is a copy of the student until
+    then, and the ramp begins there."""
 
 
 class TeacherMethod(SSLMethod):

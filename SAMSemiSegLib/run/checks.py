@@ -8,7 +8,6 @@ from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.finetuning import stage as finetuning
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES
 from SAMSemiSegLib.foundation.model import FOUNDATION
-from SAMSemiSegLib.foundation.weights import resolve_name
 from SAMSemiSegLib.preprocessing.stage import require_labels
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.pseudolabels.clean import channels_of
@@ -26,7 +25,7 @@ def check_before_start(project: Project, settings: RunSettings) -> None:
             does not suit the method; a package or weights file that is not there.
     """
     require_labels(project)
-    model = FOUNDATION[resolve_name(settings.foundation.name)]
+    model = FOUNDATION[settings.foundation.resolved()]
     if model.requires is not None:
         model.requires()
     finetuning.read_options(settings.finetuning)

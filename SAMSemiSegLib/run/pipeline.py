@@ -161,6 +161,7 @@ class Pipeline:
         row = f" ({title})" if title else ""
         unlabeled = [case for case in cases if case.part == "unlabeled"]
         pseudo_labels: dict[str, Path] = {}
+        left_out: set[str] = set()
         foundation: FinetuningStrategy | None = None
         if self.settings.retraining.pseudo_label_mode != "off" and unlabeled:
             strategy = build_strategy(self.settings, labels.channels, self.context)
@@ -201,6 +202,7 @@ class Pipeline:
             pseudo_labels = {case.id: folder / f"{case.id}.npz" for case in asked}
             if self.settings.pseudolabels.leave_out_implausible:
                 pseudo_labels = self._plausible(pseudo_labels, cases)
+            left_out = {case.id for case in asked} - set(pseudo_labels)
             if self.settings.pseudo_label_scores:
                 pseudo = partial(self._pseudo_probabilities, strategy)
                 score(f"pseudo-labels{row}", pseudo, of_vnet=False)
@@ -217,7 +219,7 @@ class Pipeline:
             self.context,
             self.spacing,
             f"retraining{stage}",
-            {case.id: case.id not in confident for case in unlabeled},
+            {case.id: case.id not in confident and case.id not in left_out for case in unlabeled},
             foundation,
             labels.names,
             None if warm is None else warm.net,

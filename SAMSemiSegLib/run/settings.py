@@ -124,6 +124,12 @@ class FoundationSettings(Settings):
     """``auto``: ``sam_vit_b`` with a GPU, else ``lite_medsam``."""
     weights: str | None = None
 
+    def resolved(self, device: str = "cpu") -> str:
+        """The model's name, where ``auto`` is resolved for a device ("cuda:0")."""
+        if self.name != "auto":
+            return self.name
+        return "sam_vit_b" if device.startswith("cuda") else "lite_medsam"
+
 
 class FinetuningSettings(Settings):
     """Stage 2: adapting the foundation model to the labeled volumes."""
@@ -201,6 +207,9 @@ class SelectionSettings(Settings):
     """For ``mode = threshold``: confident from this mean confidence on."""
     quantile: Fraction = 0.4
     """For ``mode = quantile``: the share of the volumes that counts as confident."""
+    guards: bool = True
+    """Refuse predictions that do not look like the labeled volumes, by the three settings below or
+    for lack of a label that all of them have. An empty prediction is refused in any case."""
     smallest: NotNegative = 0.3
     largest: Annotated[float, Field(gt=0)] = 3.0
     """The predicted foreground's share of the volume must be between ``smallest`` and ``largest``
@@ -228,7 +237,8 @@ class RetrainingSettings(Settings):
     budget: Budget = Budget(steps=1000)
     warm_start: Budget | None = None
     """Train the V-Net on the labeled volumes alone for so long first, and begin from it: teachers
-    are useful from the first step. ``None``: from random weights, as published."""
+    are useful from the first step. A round of SFR+ begins from the network of the round before.
+    ``None``: from random weights, as published."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
@@ -245,6 +255,10 @@ class RetrainingSettings(Settings):
     selection: SelectionSettings = SelectionSettings()
     pseudo_label_weight: NotNegative = 1.0
     pseudo_label_schedule: Literal["constant", "ramp_up", "ramp_down"] = "constant"
+    """``ramp_up``: as exp(-5(1-t)²) over the first ``pseudo_label_ramp``; ``ramp_down``: as 1 - t
+    over the whole run."""
+    pseudo_label_ramp: Fraction = 0.4
+    """For ``pseudo_label_schedule = ramp_up``: share of the run after which the weight is whole."""
     pseudo_label_target: Literal["hard", "soft"] = "hard"
     confidence_weights: bool = True
     """Weight each voxel of the pseudo-label term by its confidence."""

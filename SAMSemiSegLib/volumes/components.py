@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,18 @@ CRUMBS = 0.02
 """Share of an organ that a slip of the pen may have left apart from it."""
 
 
-def keep_largest(labels: Array, channels: Sequence[int]) -> Array:
-    """A label volume (X, Y, Z) with the largest component (6-connected) of each of these channels;
-    what lies apart becomes background. Also the result of a V-Net is cleaned so, if at all."""
+def keep_largest(labels: Array, channels: Iterable[int], neighbors: Array | None = None) -> Array:
+    """A label volume (X, Y, Z) with the largest component of each of these channels; what lies
+    apart becomes background. Also the result of a V-Net is cleaned so, if at all.
+
+    Args:
+        labels: channel indices; left alone.
+        channels: to clean.
+        neighbors: as of :func:`all_but_largest`.
+    """
     labels = labels.copy()
     for channel in channels:
-        labels[all_but_largest(labels == channel)] = 0
+        labels[all_but_largest(labels == channel, neighbors)] = 0
     return labels
 
 

@@ -11,9 +11,11 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import typer
 from published_phantoms import CASES, small, write_lists, write_set
 from typer.testing import CliRunner
 
+from SAMSemiSegLib.atomic import write_json
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.preprocessing.stage import prepare
@@ -111,6 +113,58 @@ def test_all_rows_of_a_method_once_each(
     assert [line[:7] for line in ranked] == [("la2018", "1", "t", "mean_teacher", *dice)]
     assert ranked[0][9] == "29.7, 74.4, 81.0"
     assert json.loads(results.read_text().splitlines()[0])["method"] == "mean_teacher"
+
+
+def test_a_published_row_has_its_settings_also_where_no_method_is_named(
+    published: ModuleType, accuracy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configuration = small(published, "la2018")
+    monkeypatch.setattr(accuracy, "load_configuration", lambda name: configuration)
+    write_set(configuration, tmp_path, CASES["la2018"])
+    write_lists(configuration, tmp_path, CASES["la2018"])
+
+    def refuse(command: list[str], check: bool) -> None:
+        raise subprocess.CalledProcessError(InputError.exit_code, command)
+
+    monkeypatch.setattr(accuracy.subprocess, "run", refuse)
+    asked: list[list[str]] = []
+    monkeypatch.setattr(
+        accuracy,
+        "load_settings",
+        lambda preset, given, **kw: asked.append(given) or load_settings(preset, given, **kw),
+    )
+    with pytest.raises(typer.Exit):
+        accuracy.run(
+            dataset="la2018", data=tmp_path, labels=1, first=[0], seeds=[0], preset=None,
+            methods="", variants="sfr", minutes=0, writing=0, name="t",
+            assignments=["retraining.method=acmt"], baseline=False, unlabeled=0,
+            results=tmp_path / "results.jsonl", workspace=tmp_path / "work",
+        )  # fmt: skip
+    assert set(configuration.method_settings["acmt"]) <= set(asked[-1])
+
+
+def test_selection_does_not_go_on_from_a_training_with_other_settings(
+    accuracy: ModuleType, tmp_path: Path
+) -> None:
+    sfr = tmp_path / "sfr"
+    (sfr / "retraining").mkdir(parents=True)
+    (sfr / "retraining" / "net.safetensors").write_bytes(b"net")
+    write_json(sfr / "seconds.json", {"seconds": 7})
+    early = tmp_path / "shared"
+    shared = {"warm-start": early, "stage-2": early}
+
+    def take_over(name: str, steps: int) -> Path:
+        given = ["retraining.pseudo_label_mode=on", "retraining.budget.steps=9"]
+        write_json(sfr / "config.json", load_settings("tiny", given).model_dump(mode="json"))
+        row = accuracy.Row("mean_teacher", "sfr+")
+        wanted = [*row.settings, f"retraining.budget.steps={steps}"]
+        folder = tmp_path / name
+        accuracy.take_over(row, folder, shared, sfr, load_settings("tiny", wanted))
+        return folder / "retraining" / "net.safetensors"
+
+    assert take_over("same", 9).read_bytes() == b"net"
+    with pytest.raises(InputError, match=r"which SFR. goes on from, was made with other"):
+        take_over("other", 5)
 
 
 def test_methods_stand_in_the_order_of_their_best_way(accuracy: ModuleType) -> None:

@@ -93,7 +93,7 @@ def test_settings_are_valid_for_every_published_row(
 def test_crops_fill_the_published_grid(
     published: ModuleType, name: str, side: int, pixels: int, tmp_path: Path
 ) -> None:
-    """METHODS 1.3: d = ceil(sqrt(slices)) cells a side, of the crop's own size."""
+    """SFR, section III-A: d = ceil(sqrt(slices)) cells a side, of the crop's own size."""
     settings = load_settings(str(published.load_configuration(name).write_preset(tmp_path)))
     patch = settings.finetuning.patch
     assert patch is not None and patch == settings.retraining.patch

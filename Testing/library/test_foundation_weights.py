@@ -25,7 +25,6 @@ from SAMSemiSegLib.foundation.weights import (
     load_model,
     read_weights,
     remove,
-    resolve_name,
 )
 from SAMSemiSegLib.run.settings import FoundationSettings
 
@@ -193,8 +192,8 @@ def test_weights_of_another_model_are_refused(official: Path) -> None:
 def test_load_from_a_path_and_auto(official: Path) -> None:
     model = load_model(FoundationSettings(name="lite_tiny_random", weights=str(official)))
     assert not model.training
-    assert resolve_name("auto", "cpu") == "lite_medsam"
-    assert resolve_name("auto", "cuda:1") == "sam_vit_b"
+    assert FoundationSettings().resolved("cpu") == "lite_medsam"
+    assert FoundationSettings().resolved("cuda:1") == "sam_vit_b"
     with pytest.raises(InputError, match="choose one of"):
         load_model(FoundationSettings(name="sam_vit_z"))
 

@@ -162,6 +162,21 @@ def test_what_is_outside_of_the_volume_neither_counts_nor_teaches(
     assert (crop.labels[:, :, 4:] == IGNORE).all() and (crop.labels[:, :, :4] != IGNORE).all()
 
 
+def test_a_volume_without_part_neither_learns_nor_teaches(
+    tmp_path: Path, batches: tuple[LabeledBatch, UnlabeledBatch]
+) -> None:
+    """As one whose stored pseudo-label cannot be right; a new one would be no better."""
+    labeled, unlabeled = batches
+    assert unlabeled.pseudo_hard is not None
+    unlabeled.pseudo_hard[1] = IGNORE
+    alternation = make(tmp_path)
+    result = alternation.step(labeled, unlabeled, LATER)
+    assert result.values["pseudo_label_share"] == pytest.approx(1 / 3)  # the third crop alone
+    assert "crop 1 of step 60" not in {s.id for s in alternation.strategy.taught}  # type: ignore[union-attr]
+    nothing = UnlabeledBatch(unlabeled.image)
+    assert "pseudo_label" not in alternation.step(labeled, nothing, LATER).losses
+
+
 def test_the_v_net_has_its_share_in_the_labels_of_crops(
     tmp_path: Path, batches: tuple[LabeledBatch, UnlabeledBatch]
 ) -> None:

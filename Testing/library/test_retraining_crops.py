@@ -1,6 +1,6 @@
 """Crops of volumes, and the size chosen for them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -89,7 +89,8 @@ def test_foreground_crops_hold_foreground_of_every_class() -> None:
 
 def test_online_a_crop_without_pseudo_label_still_says_what_is_outside() -> None:
     settings = RetrainingSettings(pseudo_label_mode="selected", unlabeled_batch=1)
-    cases = [case for case in make_cases((40, 24, 20)) if case.pseudo_label is None]
+    whole = make_cases((40, 24, 20))
+    cases = [replace(case, selected=True) for case in whole if case.pseudo_label is None]
     for alternation in ("rounds", "online"):
         settings.selection.alternation = alternation  # type: ignore[assignment]
         sampler = CropSampler(cases, (48, 24, 16), settings)
@@ -100,6 +101,10 @@ def test_online_a_crop_without_pseudo_label_still_says_what_is_outside() -> None
             assert drawn.pseudo_hard is not None and drawn.selected is not None
             assert (drawn.pseudo_hard == 255).float().mean() == pytest.approx(1 / 6)
             assert not drawn.selected.any()
+    # One whose pseudo-label cannot be right gets no other.
+    without_part = [replace(case, selected=False) for case in cases]
+    sampler = CropSampler(without_part, (48, 24, 16), settings)
+    assert sampler.draw_unlabeled(np.random.default_rng(0)).pseudo_hard is None
 
 
 def test_augmentation_sees_a_margin_and_the_crop_keeps_its_size() -> None:

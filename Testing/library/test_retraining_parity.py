@@ -1,7 +1,7 @@
 """The methods' losses against numbers worked out by hand from the published formulas.
 
-"METHODS n" is the section of the project's design notes on methods that restates the formula; the
-formula itself stands in the docstring of each method's module, the arithmetic in comments.
+The formula and its source stand in the docstring of each method's module; the arithmetic is in
+comments.
 """
 
 import math
@@ -19,7 +19,7 @@ from SAMSemiSegLib.retraining.ssl.acmt import ambiguity_threshold, label_errors,
 from SAMSemiSegLib.retraining.ssl.bcp import box_mask, largest_components, paste
 from SAMSemiSegLib.retraining.ssl.cct import drop_most_active, feature_noise
 from SAMSemiSegLib.retraining.ssl.cps import cross_pseudo_loss
-from SAMSemiSegLib.retraining.ssl.dtc import distance_loss, dual_task_loss
+from SAMSemiSegLib.retraining.ssl.dtc import dual_task_loss
 from SAMSemiSegLib.retraining.ssl.fixmatch import confident_cross_entropy
 from SAMSemiSegLib.retraining.ssl.magicnet import blended
 from SAMSemiSegLib.retraining.ssl.ua_mt import certainty_threshold
@@ -37,7 +37,7 @@ def logits(*probabilities: list[float]) -> torch.Tensor:
 
 
 def test_ua_mt() -> None:
-    """METHODS 3, UA-MT: mask u < (0.75 + 0.25·ramp)·ln K; Σ(mask·(s-t)²) / (2·Σ mask)."""
+    """UA-MT: mask u < (0.75 + 0.25·ramp)·ln K; Σ(mask·(s-t)²) / (2·Σ mask)."""
     u = entropy(voxels([0.5, 0.5], [0.9, 0.1], [1.0, 0.0])).flatten()
     # -2·0.5·ln 0.5 = 0.69315; -(0.9·ln 0.9 + 0.1·ln 0.1) = 0.09482 + 0.23026 = 0.32508; 0
     assert u.tolist() == pytest.approx([0.69315, 0.32508, 0.0], abs=1e-4)
@@ -52,7 +52,7 @@ def test_ua_mt() -> None:
 
 
 def test_acmt() -> None:
-    """METHODS 3, ACMT: mask H(s)/ln 2 >= threshold; mean of (s-t)² over it."""
+    """ACMT: mask H(s)/ln 2 >= threshold; mean of (s-t)² over it."""
     student = voxels([0.5, 0.5], [0.7, 0.3], [0.9, 0.1])
     teacher = voxels([0.6, 0.4], [0.9, 0.1], [0.1, 0.9])
     # H/ln 2: 1; (0.7·0.35667 + 0.3·1.20397)/0.69315 = 0.88129; 0.46900
@@ -98,7 +98,7 @@ def test_acmt_confident_learning() -> None:
 
 
 def test_cps() -> None:
-    """METHODS 3, CPS: CE to the other network's argmax, both ways."""
+    """CPS: CE to the other network's argmax, both ways."""
     first = logits([0.8, 0.2], [0.4, 0.6])
     second = logits([0.7, 0.3], [0.9, 0.1])
     # CE(first, [0, 0]) = -(ln 0.8 + ln 0.4)/2 = (0.22314 + 0.91629)/2 = 0.56972
@@ -107,7 +107,7 @@ def test_cps() -> None:
 
 
 def test_urpc() -> None:
-    """METHODS 3, URPC, with two stages of one voxel: p1 = (0.8, 0.2), p2 = (0.4, 0.6)."""
+    """URPC, with two stages of one voxel: p1 = (0.8, 0.2), p2 = (0.4, 0.6)."""
     # p̄ = (0.6, 0.4); squares 0.04 in each class of each stage; with one voxel the trust cancels.
     # v1 = 0.8·ln(0.8/0.6) + 0.2·ln(0.2/0.4) = 0.23015 - 0.13863 = 0.09152
     # v2 = 0.4·ln(0.4/0.6) + 0.6·ln(0.6/0.4) = -0.16219 + 0.24328 = 0.08109
@@ -122,7 +122,7 @@ def test_urpc() -> None:
 
 
 def test_dtc_losses() -> None:
-    """METHODS 3, DTC: MSE(sigmoid(-1500·distance), p) and MSE of the distance."""
+    """DTC: MSE(sigmoid(-1500·distance), p) and MSE of the distance."""
     distance = torch.tensor([0.0, 0.001, -1.0]).view(1, 1, 3, 1, 1)
     scores = logits([0.5, 0.5], [0.9, 0.1], [0.3, 0.7])
     # sigmoid(0) = 0.5, sigmoid(-1.5) = 0.18243, sigmoid(1500) = 1
@@ -131,7 +131,7 @@ def test_dtc_losses() -> None:
     target = torch.tensor([0.5, 0.001, 1.0]).view(1, 1, 3, 1, 1)
     known = torch.tensor([True, True, False]).view(1, 3, 1, 1)
     # (0.5² + 0)/2 = 0.125, the third voxel is ignored
-    assert distance_loss(distance, target, known).item() == pytest.approx(0.125)
+    assert mean_square_where(distance, target, known).item() == pytest.approx(0.125)
 
 
 def test_dtc_distance_map() -> None:
@@ -147,7 +147,7 @@ def test_dtc_distance_map() -> None:
 
 
 def test_bcp() -> None:
-    """METHODS 3, BCP: the box is 2/3 of the sides; each region has its own ½(CE + Dice)."""
+    """BCP: the box is 2/3 of the sides; each region has its own ½(CE + Dice)."""
     torch.manual_seed(0)
     mask = box_mask(torch.Size((12, 9, 6)), 2 / 3)
     assert (~mask).sum() == 8 * 6 * 4
@@ -185,7 +185,7 @@ def test_fixmatch() -> None:
 
 
 def test_magicnet_blending() -> None:
-    """Section 3.3: (1-Ω)·teacher + Ω·cubes; frequencies (0.8, 0.2) give Ω = 1 and 0.25."""
+    """MagicNet: (1-Ω)·teacher + Ω·cubes; frequencies (0.8, 0.2) give Ω = 1 and 0.25."""
     teacher = torch.tensor([[2.0, 0.0], [0.0, 2.0]]).T.reshape(1, 2, 2, 1, 1)
     cubes = torch.tensor([[0.0, 1.0], [4.0, 0.0]]).T.reshape(1, 2, 2, 1, 1)
     result = blended(teacher, cubes, torch.tensor([0.8, 0.2])).flatten(2)[0].T

@@ -71,3 +71,9 @@ def test_a_missing_class_and_an_organ_of_two_parts() -> None:
     assert "within" in reason(Shape(0.1, (0.05, 0.05), (0.95, 0.45)))
     assert "Label 2 is in pieces" in reason(Shape(0.1, (0.05, 0.05), (0.95, 0.2)))
     assert "Label 1, which every labeled volume has" in reason(Shape(0.1, (0, 0.1), (0.0, 0.5)))
+
+
+def test_without_guards_only_an_empty_prediction_is_refused() -> None:
+    evidence = {"tiny": Evidence.of(ball(2)), "empty": Evidence.of(ball(0, certainty=0.0))}
+    found = select(evidence, LABELED, SelectionSettings(guards=False))
+    assert found["tiny"].confident and not found["empty"].confident

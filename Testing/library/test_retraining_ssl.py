@@ -15,7 +15,13 @@ from SAMSemiSegLib.retraining.pseudo_label_term import PseudoLabelTerm, pseudo_l
 from SAMSemiSegLib.retraining.ssl.acmt import AmbiguityConsensusMeanTeacher
 from SAMSemiSegLib.retraining.ssl.bcp import BidirectionalCopyPaste
 from SAMSemiSegLib.retraining.ssl.method import METHODS, LabeledBatch, SSLMethod, UnlabeledBatch
-from SAMSemiSegLib.retraining.student import adapt_settings, begin_from, build_method
+from SAMSemiSegLib.retraining.student import (
+    adapt_settings,
+    begin_from,
+    build_method,
+    check_patch,
+    needs_of,
+)
 from SAMSemiSegLib.retraining.teacher import ema_alpha
 from SAMSemiSegLib.retraining.vnet import VNet
 from SAMSemiSegLib.run.settings import NetSettings, RetrainingSettings, Size3
@@ -258,7 +264,7 @@ def test_solves_the_phantom_and_a_killed_run_ends_at_the_same_weights(name: str)
 
 
 def test_moving_average_in_closed_form() -> None:
-    """Mean over the first steps, then exponential; METHODS 1.8: α = min(1 - 1/(it+1), 0.99)."""
+    """Mean over the first steps, then exponential: α = min(1 - 1/(it+1), 0.99)."""
     assert [ema_alpha(i, 0.99) for i in (-1, 0, 1, 3)] == [0, 0, 0.5, 0.75]
     assert ema_alpha(1000, 0.99) == 0.99
     settings = settings_of("mean_teacher", warm_start=0.2)
@@ -285,7 +291,7 @@ def test_moving_average_in_closed_form() -> None:
 
 
 def test_pseudo_label_term_hard_soft_weighted_selected() -> None:
-    """METHODS 3.1: total = the method's losses + μ·½(CE + Dice)(student(U), label, weight)."""
+    """SFR, eq. (6)-(8): total = the method's losses + μ·½(CE + Dice)(student(U), label, weight)."""
     labeled, unlabeled = batches(0)
     hard = unlabeled.pseudo_hard
     soft = torch.nn.functional.one_hot(hard.long(), 2).movedim(-1, 1).float() * 0.8 + 0.1
@@ -392,3 +398,22 @@ def test_settings_are_adapted_or_refused_with_a_sentence() -> None:
         build_method(RetrainingSettings(), 2, 1, 1, (32, 40, 32))
     with pytest.raises(InputError, match="multiple of 32"):
         build_method(RetrainingSettings(method="magicnet"), 2, 1, 1, (32, 48, 32))
+
+
+def test_some_needs_depend_on_the_options() -> None:
+    cubes = RetrainingSettings(method="magicnet", options={"cube": 48})
+    assert needs_of(cubes).divisor == 48
+    check_patch((96, 48, 96), cubes)
+    with pytest.raises(InputError, match="multiple of 48"):
+        check_patch((96, 32, 96), cubes)
+    small = RetrainingSettings(
+        method="magicnet", options={"cube": 16}, net=NetSettings(norm="instance")
+    )
+    assert adapt_settings(small, 1, 1)[0].net.norm == "group"
+    with pytest.raises(InputError, match=r"options\.cube"):
+        needs_of(RetrainingSettings(method="magicnet", options={"cube": 40}))
+    for indicator, dropout in (("entropy", 0), ("uncertainty", 0.5)):
+        own = RetrainingSettings(
+            method="acmt", options={"indicator": indicator}, net=NetSettings(dropout=0)
+        )
+        assert adapt_settings(own, 1, 1)[0].net.dropout == dropout

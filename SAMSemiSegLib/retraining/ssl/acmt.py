@@ -16,6 +16,7 @@ what is certain already needs no consistency. Ambiguity is told by one of four i
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from SAMSemiSegLib.retraining.batch_norm import frozen_statistics
 from SAMSemiSegLib.retraining.consistency import entropy, mean_square_where
-from SAMSemiSegLib.retraining.ssl.method import METHODS
+from SAMSemiSegLib.retraining.ssl.method import METHODS, Needs
 from SAMSemiSegLib.retraining.teacher import NoisyTeacherMethod, NoisyTeacherOptions
 from SAMSemiSegLib.retraining.vnet import VNet
 from SAMSemiSegLib.run.settings import Fraction, Positive
@@ -48,10 +49,15 @@ class AmbiguityConsensusMeanTeacher(NoisyTeacherMethod):
 
     title = "ACMT"
     source = "Xu et al., Medical Image Analysis 88:102880, 2023"
+    needs = Needs(heads=frozenset({"embedding"}))
 
     options: Options
     student: VNet
     teacher: VNet
+
+    @classmethod
+    def needs_of(cls, options: AmbiguityConsensusMeanTeacher.Options) -> Needs:  # type: ignore[override]
+        return replace(cls.needs, dropout=options.indicator == "uncertainty")
 
     def consistency(
         self, images: Tensor, logits: Tensor, labeled: int, progress: Progress

@@ -26,9 +26,9 @@ from SAMSemiSegLib.retraining.ssl.method import (
 )
 from SAMSemiSegLib.retraining.teacher import TeacherMethod, TeacherOptions
 from SAMSemiSegLib.run.settings import Fraction, NotNegative
-from SAMSemiSegLib.training.losses import IGNORE, segmentation_loss
+from SAMSemiSegLib.training.losses import segmentation_loss
 from SAMSemiSegLib.training.progress import Progress
-from SAMSemiSegLib.volumes.components import all_but_largest
+from SAMSemiSegLib.volumes.components import keep_largest
 
 
 @METHODS.register("bcp")
@@ -126,10 +126,6 @@ def paste(outside: Tensor, inside: Tensor, mask: Tensor) -> Tensor:
 def largest_components(labels: Tensor) -> Tensor:
     """Background but for each class's largest component (26-connected); (B, X, Y, Z)."""
     array = labels.cpu().numpy()
-    kept = np.zeros_like(array)
-    for b in range(len(array)):
-        for c in np.unique(array[b]):
-            if c not in (0, IGNORE):
-                mask = array[b] == c
-                kept[b][mask & ~all_but_largest(mask, np.ones((3, 3, 3)))] = c
-    return torch.from_numpy(kept).to(labels.device)
+    touching = np.ones((3, 3, 3))
+    kept = [keep_largest(crop, np.unique(crop[crop > 0]), touching) for crop in array]
+    return torch.from_numpy(np.stack(kept)).to(labels.device)

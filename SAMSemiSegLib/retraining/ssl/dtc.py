@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from SAMSemiSegLib.retraining.consistency import mean_square_where
 from SAMSemiSegLib.retraining.ramp import RampOptions, ramped_weight, supervised_step
 from SAMSemiSegLib.retraining.signed_distance import signed_distance
 from SAMSemiSegLib.retraining.ssl.method import (
@@ -64,7 +65,7 @@ class DualTaskConsistency(SSLMethod):
         distance = torch.cat([known.distance, other.distance]).float()
         logits = torch.cat([known.logits, other.logits])
         target = signed_distance(labeled.labels, self.channels)
-        regression = distance_loss(known.distance.float(), target, labeled.labels != IGNORE)
+        regression = mean_square_where(known.distance.float(), target, labeled.labels != IGNORE)
         losses = {
             "supervised": segmentation_loss(known.logits, labeled.labels),
             "distance": self.options.distance_weight * regression,
@@ -74,13 +75,6 @@ class DualTaskConsistency(SSLMethod):
 
     def final_net(self) -> nn.Module:
         return self.student
-
-
-def distance_loss(distance: Tensor, target: Tensor, known: Tensor) -> Tensor:
-    """Mean squared error over the known voxels; (B, C, ...), (B, C, ...), (B, ...) bool."""
-    where = known.unsqueeze(1).float()
-    squares = (distance - target).square() * where
-    return squares.sum() / (distance.shape[1] * where.sum()).clamp_min(1)
 
 
 def dual_task_loss(logits: Tensor, distance: Tensor, steepness: float) -> Tensor:

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import cast
+from dataclasses import replace
+from typing import Annotated, cast
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.retraining.cubes import assemble, cut, draw_exchange, exchange, exchange_back
 from SAMSemiSegLib.retraining.ramp import supervised_step
 from SAMSemiSegLib.retraining.ssl.method import (
@@ -35,7 +36,7 @@ from SAMSemiSegLib.retraining.ssl.method import (
 )
 from SAMSemiSegLib.retraining.teacher import NoisyTeacherOptions, TeacherMethod, noisy
 from SAMSemiSegLib.retraining.vnet import VNet
-from SAMSemiSegLib.run.settings import Fraction, NotNegative, Positive, Size3
+from SAMSemiSegLib.run.settings import Fraction, NotNegative, Size3
 from SAMSemiSegLib.training.losses import cross_entropy, dice_loss
 from SAMSemiSegLib.training.progress import Progress
 
@@ -48,8 +49,8 @@ class MagicNet(TeacherMethod):
         """Settings of the method's own."""
 
         warm_start: Fraction = 0.0
-        cube: Positive = 32
-        """Voxels of a cube's side, a multiple of 16."""
+        cube: Annotated[int, Field(gt=0, multiple_of=16)] = 32
+        """Voxels of a cube's side; each side of the patch is a multiple of it."""
         location_weight: NotNegative = 0.1
         memory: Fraction = 0.95
         """Of the class frequencies, from step to step."""
@@ -79,19 +80,14 @@ class MagicNet(TeacherMethod):
                 module.p = 0.0  # the paper's network has none
         self.register_buffer("frequencies", torch.full((channels,), 1.0 / channels))
 
+    @classmethod
+    def needs_of(cls, options: MagicNet.Options) -> Needs:  # type: ignore[override]
+        # Cubes of 16 have one voxel at the bottleneck, which instance norm cannot normalize.
+        norms = frozenset({"group"}) if options.cube == 16 else cls.needs.norms
+        return replace(cls.needs, divisor=options.cube, norms=norms)
+
     def prepare(self, patch: Size3) -> None:
         cube = self.options.cube
-        if cube % 16 or any(side % cube for side in patch):
-            shown = "x".join(str(side) for side in patch)
-            raise InputError(
-                f"MagicNet cannot cut the patch {shown} into cubes of {cube}; set "
-                "retraining.options.cube to a multiple of 16 that divides each side."
-            )
-        if cube == 16 and self.student.settings.norm == "instance":
-            raise InputError(
-                "Cubes of 16 leave MagicNet one voxel at the bottleneck, which instance norm "
-                "cannot normalize; set retraining.net.norm=group, or retraining.options.cube=32."
-            )
         features = 16 * self.student.settings.width * (cube // 16) ** 3
         self.locate = nn.Sequential(
             nn.Linear(features, 2 * features),

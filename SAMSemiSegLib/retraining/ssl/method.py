@@ -2,7 +2,7 @@
 
 A method never sees where pseudo-labels come from. It returns its own loss terms and the student's
 logits on the unlabeled crops; ``retraining/pseudo_label_term.py`` adds the pseudo-label term to
-any method (METHODS: weight 0 is the plain method, on everywhere is SFR, where unsure is SFR+).
+any method (weight 0 is the plain method, on everywhere is SFR, where unsure is SFR+).
 """
 
 from __future__ import annotations
@@ -109,13 +109,14 @@ class SSLMethod(nn.Module, ABC):
         self.channels = channels
         self.options = options
 
+    @classmethod
+    def needs_of(cls, options: Options) -> Needs:
+        """What the method needs with these options; by default ``needs``."""
+        return cls.needs
+
     def prepare(self, patch: Size3) -> None:
         """Called once after the networks are made, with the voxels of a crop along x, y, z: for
-        parts that depend on it.
-
-        Raises:
-            InputError: the patch does not suit the method's options.
-        """
+        parts that depend on it."""
 
     @abstractmethod
     def step(
