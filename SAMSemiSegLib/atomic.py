@@ -19,7 +19,8 @@ FULL = 1 << 20
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; when the block ends well it becomes ``path``.
+    """Give a temporary path beside ``path`` for a file, or a folder where there is none yet; when
+    the block ends well it becomes ``path``.
 
     The temporary name keeps the suffixes (writers choose the format by them). On any failure it is
     removed and what stood at ``path`` stays.
@@ -45,7 +46,10 @@ def replacing(path: Path) -> Iterator[Path]:
             ) from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
 
 
 def _free(folder: Path) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +133,9 @@ class ProjectStore:
         from SAMSemiSegLib.project.importing import import_cases
 
         self.refresh()
-        summary = import_cases(self._project, images, labels, progress=progress)
-        self._stamp = self._currentStamp()
+        project = self._project
+        summary = import_cases(project, images, labels, progress=progress)
+        self._set(project)  # a training may have ended meanwhile, so that it was read again
         return summary
 
     def remove(self, caseIds: Sequence[str]) -> None:
@@ -185,6 +186,18 @@ class ProjectStore:
         with self._saved():
             self._project.label_set = labelSet
 
+    def caseWithValue(self, value: int) -> str:
+        """The id of a case whose label file holds a value, "" where there is none."""
+        from SAMSemiSegLib.errors import InputError
+        from SAMSemiSegLib.volumes.reading import label_values
+
+        for case in self.cases:
+            path = self.labelPath(case)
+            with suppress(InputError):  # a file that cannot be read holds nothing any more
+                if path is not None and value in label_values(path):
+                    return str(case.id)
+        return ""
+
     def setExpertLabel(self, caseId: str, label: Path) -> None:
         """Make a label file that a person drew the label of a case; of a case that only scores,
         the label that it scores by."""
@@ -210,9 +223,6 @@ class ProjectStore:
 
     def reject(self, caseId: str) -> None:
         self._decide("reject", caseId)
-
-    def correct(self, caseId: str, label: Path) -> None:
-        self._decide("correct", caseId, label)
 
     def undo(self) -> Any:
         """Take the latest decision back; the case as it is again."""
@@ -249,19 +259,18 @@ class ProjectStore:
 
     def newRunName(self) -> str:
         """The next name that no run has."""
-        number = 1
-        while (Path(self._project.folder) / "runs" / f"run-{number}").exists():
-            number += 1
-        return f"run-{number}"
+        from SAMSemiSegLib.run.folder import new_run_name
+
+        return new_run_name(Path(self._project.folder))
 
     def runFolder(self, name: str) -> Path:
         return Path(self._project.folder) / "runs" / name
 
-    def _decide(self, action: str, caseId: str, *arguments: Path) -> None:
+    def _decide(self, action: str, caseId: str) -> None:
         from SAMSemiSegLib.project import review
 
         self.refresh()
-        getattr(review, action)(self._project, caseId, *arguments)
+        getattr(review, action)(self._project, caseId)
         self._stamp = self._currentStamp()
 
     def _set(self, project: Any) -> None:

@@ -275,7 +275,7 @@ def _case(
 
 
 def _copied(source: Path, folder: Path, name: str, made: list[Path]) -> Path:
-    from SAMSemiSegLib.volumes.reading import suffix_of
+    from SAMSemiSegLib.volumes.formats import suffix_of
 
     if source.name.lower().endswith(".mhd"):
         raise InputError(
@@ -295,10 +295,20 @@ def _copied(source: Path, folder: Path, name: str, made: list[Path]) -> Path:
 
 
 def _commit(project: Project, cases: list[Case], label_set: LabelSet) -> None:
-    """Put the cases into the project and save; take them out again if it cannot be saved."""
+    """Put the cases into the project as its file is by now, and save; take them out again if it
+    cannot be saved.
+
+    Reading many scans takes minutes, in which a training may end and offer its pseudo-labels.
+    """
+    current = Project.load(project.folder)
+    taken = {case.id.casefold() for case in current.cases}
+    for case in cases:
+        if case.id.casefold() in taken:
+            raise InputError(f"A case '{case.id}' was added meanwhile; import once more.")
     with project.saved():
-        project.cases.extend(cases)
-        project.label_set = label_set
+        project.cases[:] = [*current.cases, *cases]
+        project.history[:] = current.history
+        project.label_set = current.label_set if current.label_set.labels else label_set
 
 
 def _remove(made: list[Path], folder: Path) -> None:

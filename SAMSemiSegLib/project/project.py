@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,8 @@ class Project(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     version: Literal[1] = 1
+    identity: str = ""
+    """The same wherever the folder is moved to."""
     name: str
     label_set: LabelSet
     cases: list[Case] = Field(default_factory=list)
@@ -75,7 +78,9 @@ class Project(BaseModel):
             raise InputError(
                 f"The folder '{folder}' cannot be made ({error.strerror}); choose another one."
             ) from error
-        project = cls(name=name or folder.name, label_set=label_set or LabelSet())
+        project = cls(
+            identity=uuid.uuid4().hex, name=name or folder.name, label_set=label_set or LabelSet()
+        )
         project._folder = folder
         project.save()
         return project

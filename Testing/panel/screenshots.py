@@ -98,7 +98,7 @@ def withPalette(picture: Image.Image, panel: Image.Image) -> Image.Image:
 
 
 def firstUse(camera: Camera, panel) -> None:
-    """Before anything is installed, and with nothing open."""
+    """Before anything is installed."""
     installer = panel.services.installer
     present = installer._findMissing
     installer._findMissing = lambda wanted: [Requirement("torch"), Requirement("monai")]
@@ -106,11 +106,6 @@ def firstUse(camera: Camera, panel) -> None:
     camera.take("install", "projectButton", withViews=False)
     installer._findMissing = present
     panel.refresh()
-    camera.take("empty", "projectButton", withViews=False)
-    camera.take("labels-empty", "labelsButton", withViews=False)
-    camera.take("train-empty", "trainingButton", withViews=False)
-    camera.take("review-empty", "reviewButton", withViews=False)
-    camera.take("model-empty", "modelButton", withViews=False)
 
 
 def main(scans: Path, pictures: Path) -> None:
@@ -146,7 +141,6 @@ def main(scans: Path, pictures: Path) -> None:
         camera.take("cancelled", "trainingButton")
         story.click(panel.train.ui.continueButton)
         story.finishTraining(1800)
-        camera.take("trained", "trainingButton")
         story.click(panel.review.ui.nextButton)
         camera.take("review", "reviewButton")
         panel.labels.editCase()

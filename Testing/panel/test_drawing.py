@@ -12,6 +12,8 @@ import SimpleITK as sitk
 import slicer
 import vtk
 from actions import draw, pretendPseudoLabels
+from SAMSemiSegModule.scene.case_view import isUnsaved
+from SAMSemiSegModule.scene.thumbnails import thumbnailPath
 
 BLOCK = np.s_[3:9, 3:9, 3:9]
 
@@ -258,3 +260,74 @@ def test_new_project_leaves_the_case_on_screen(openProject):
     openProject.services.dialogs.folder = openProject.services.store.folder.parent / "other"
     openProject.project.ui.newProjectButton.click()
     assert openProject.services.parameters.caseId == ""
+
+
+def test_another_scan_under_a_name_that_is_free_again_is_another_case(openProject, tmp_path):
+    panel, store = openProject, openProject.services.store
+    panel.project._openCase("second")
+    picture = thumbnailPath(store.folder, "second")
+    assert picture.is_file()
+    panel.project._table.select(["second"])
+    panel.project.ui.removeCaseButton.click()
+    assert store.case("second") is None and not picture.exists()
+    other = tmp_path / "second.nrrd"
+    sitk.WriteImage(sitk.GetImageFromArray(np.random.default_rng(5).random((9, 8, 7))), str(other))
+    panel.services.dialogs.files = [other]
+    panel.project.ui.addFilesButton.click()
+    panel.project._openCase("second")
+    shown = panel.services.parameters.caseVolume
+    assert slicer.util.arrayFromVolume(shown).shape == (9, 8, 7)
+
+
+def test_a_training_asks_about_drawings_of_cases_that_are_not_on_screen(openProject, monkeypatch):
+    """The user's own segmentations stay in the scene when the next case comes."""
+    panel, started = openProject, []
+    monkeypatch.setattr(panel.train, "_start", lambda *_: started.append(1))
+    panel.project._openCase("first")
+    draw(panel, BLOCK)
+    panel.project._openCase("second")
+    panel.services.dialogs.confirm = Answer(False)
+    panel.train.train()
+    assert not started and "not saved: first." in panel.services.dialogs.confirm.asked[0]
+    panel.services.dialogs.confirm.value = True
+    panel.train.train()
+    assert started
+    panel.project._openCase("first")
+    panel.labels.ui.labelCaseButton.click()
+    panel.labels.ui.saveLabelButton.click()
+    panel.project._openCase("second")
+    panel.train.train()
+    assert len(started) == 2 and len(panel.services.dialogs.confirm.asked) == 2
+
+
+def test_an_unsaved_drawing_outlives_the_move_of_its_project(openProject, answer):
+    panel, parameters = openProject, openProject.services.parameters
+    store, folder = panel.services.store, panel.services.store.folder
+    panel.project._openCase("second")
+    panel.labels.ui.labelCaseButton.click()
+    drawn, node = draw(panel, BLOCK), parameters.caseSegmentation
+    moved = folder.rename(folder.with_name("moved"))
+    panel.setParameters(parameters)
+    store.close()  # as where the scene is loaded again
+    panel.project.openFolder(moved)
+    assert not answer.asked and parameters.caseSegmentation is node
+    panel.labels.ui.saveLabelButton.click()
+    assert storedVoxels(panel, "second") == drawn
+    # Its volumes are in it already.
+    panel.project.ui.addSceneButton.click()
+    assert len(store.cases) == 3
+
+
+def test_an_unsaved_drawing_stays_where_another_project_is_opened_in_place_of_its_lost_one(
+    openProject, answer, tmp_path
+):
+    panel, parameters = openProject, openProject.services.parameters
+    panel.project._openCase("second")
+    panel.labels.ui.labelCaseButton.click()
+    draw(panel, BLOCK)
+    node = parameters.caseSegmentation
+    panel.services.store.close()
+    panel.services.dialogs.folder = tmp_path / "other"
+    panel.project.ui.newProjectButton.click()
+    assert not answer.asked and slicer.mrmlScene.IsNodePresent(node)
+    assert parameters.caseId == "" and isUnsaved(node)

@@ -28,15 +28,16 @@ def finishedRun(store) -> Path:
 
 def test_an_imported_model_is_used_until_the_user_goes_back(openProject, tmp_path):
     ui = openProject.model.ui
+    openProject.ui.modelButton.collapsed = False
     assert not ui.body.enabled and "Finish a training" in ui.reasonLabel.text
-    assert not ui.scoreTable.visible
+    assert not ui.ownModelButton.visible
     made = tmp_path / "elsewhere" / "bundle" / "configs"
     made.mkdir(parents=True)
     (made / "metadata.json").write_text("{}")
     openProject.services.dialogs.files = [made / "metadata.json"]
     ui.importButton.click()
     assert ui.body.enabled and openProject.model._model() == made.parent
-    assert ui.ownModelButton.visible or not ui.importButton.visible
+    assert ui.ownModelButton.visible
     run = finishedRun(openProject.services.store)
     openProject.refresh()
     assert openProject.model._model() == made.parent
@@ -196,3 +197,25 @@ def test_the_result_does_not_pass_for_a_label_that_a_person_drew(apply, openProj
     openProject.project.ui.addSceneButton.click()
     assert model.store.counts() == (1, 2, 0)
     assert "'second segmentation' was made by a model" in openProject.ui.messageLabel.text
+
+
+def test_an_export_that_fails_leaves_nothing_that_passes_for_a_model(
+    openProject, tmp_path, monkeypatch
+):
+    from SAMSemiSegModule.panel import model_section
+
+    def fail(source, target):
+        Path(target).write_bytes(b"half a mo")
+        raise OSError(28, "No space left on device")
+
+    run = finishedRun(openProject.services.store)
+    openProject.refresh()
+    openProject.services.dialogs.folder = tmp_path / "models"
+    with monkeypatch.context() as patched:
+        patched.setattr(model_section.shutil, "copyfile", fail)
+        openProject.model.ui.exportButton.click()
+    assert "disk is full" in openProject.ui.messageLabel.text
+    assert not list((tmp_path / "models").iterdir())
+    openProject.model.ui.exportButton.click()
+    (exported,) = (tmp_path / "models").iterdir()
+    assert exported.read_bytes() == (run / "model" / "model.ts").read_bytes()

@@ -205,3 +205,25 @@ def test_sample_data_is_registered_with_checksums(widget):
     assert Path(source["thumbnailFileName"]).is_file()
     assert len(source["uris"]) == len(source["checksums"]) == len(source["fileNames"]) == 8
     assert all(len(value) == len("SHA256:") + 64 for value in source["checksums"])
+
+
+def test_a_label_that_files_hold_is_not_removed(openProject):
+    """Its value would go to the next label that is added."""
+    store, ui = openProject.services.store, openProject.labels.ui
+    ui.addLabelButton.click()
+    for row, names in ((1, ["liver"]), (0, ["liver"])):
+        ui.labelTable.setCurrentCell(row, 1)
+        ui.removeLabelButton.click()
+        assert [label.name for label in store.labels] == names
+    assert "'liver' stays: the label of 'first' holds it" in openProject.ui.messageLabel.text
+
+
+def test_a_case_whose_label_is_gone_leaves_nothing_in_the_scene(openProject):
+    store = openProject.services.store
+    pretendPseudoLabels(openProject)
+    store.labelPath(store.case("third")).unlink()
+    slicer.mrmlScene.RemoveNode(slicer.util.getNode("third"))
+    before = len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"))
+    openProject.project._openCase("third")
+    assert "third.nrrd" in openProject.ui.messageLabel.text
+    assert len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")) == before

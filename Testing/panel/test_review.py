@@ -56,3 +56,16 @@ def test_keyboard_shortcuts_work_on_screen_only(widget):
     widget.exit()
     assert not any(shortcut.enabled for shortcut in shortcuts)
     widget.enter()
+
+
+def test_an_empty_pseudo_label_cannot_be_accepted(openProject):
+    """No training would start with it."""
+    import SimpleITK as sitk
+
+    panel, ui = openProject, openProject.review.ui
+    pretendPseudoLabels(panel)
+    path = panel.services.store.labelPath(panel.services.store.case("third"))
+    sitk.WriteImage(0 * sitk.ReadImage(str(path)), str(path))
+    ui.nextButton.click()
+    assert "is empty: reject it" in ui.whyLabel.text
+    assert not ui.acceptButton.enabled and ui.rejectButton.enabled

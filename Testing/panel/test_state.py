@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed")
@@ -176,3 +179,50 @@ def test_a_folder_without_a_project_is_told_in_the_words_of_the_panel(openProjec
     openProject.project.ui.openProjectButton.click()
     assert "'Open...'" in openProject.ui.messageLabel.text
     assert openProject.services.store.counts() == (1, 2, 0)
+
+
+def test_a_project_that_cannot_be_read_is_not_taken_for_the_one_before(openProject, tmp_path):
+    parameters = openProject.services.parameters
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "project.json").write_text("{")
+    parameters.projectFolder = str(damaged)
+    openProject.setParameters(parameters)
+    assert openProject.services.store.project is None
+    assert "is damaged" in openProject.ui.messageLabel.text
+
+
+def test_a_project_that_may_only_be_read_is_shown_without_pictures(openProject, monkeypatch):
+    def refuse(self, **_):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    shutil.rmtree(openProject.services.store.folder / "thumbnails", ignore_errors=True)
+    openProject.project._openCase("second")
+    assert openProject.services.parameters.caseId == "second"
+    assert openProject.ui.messageLabel.text == ""
+    assert openProject.labels.ui.labelCaseButton.enabled
+
+
+def test_cases_and_pseudo_labels_that_come_at_once_are_both_kept(openProject, tmp_path):
+    """A folder is read for minutes; meanwhile a training may end, and the panel sees it."""
+    from SAMSemiSegLib.project.project import Project
+    from SAMSemiSegLib.project.review import offer
+
+    store = openProject.services.store
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for name in ("fourth", "fifth"):
+        shutil.copy(store.imagePath(store.case("second")), scans / f"{name}.nrrd")
+    proposal = tmp_path / "proposal.nrrd"
+    shutil.copy(store.labelPath(store.case("first")), proposal)
+
+    def progress(done, count, name):
+        if done == 1:
+            offer(Project.load(store.folder), "second", proposal, 0.9)
+            store.refresh()
+
+    store.addFolder(scans, None, progress)
+    for project in (store.project, Project.load(store.folder)):
+        assert [case.id for case in project.cases][3:] == ["fifth", "fourth"]
+        assert project.case("second").status == "pseudo"

@@ -164,3 +164,25 @@ def test_further_settings_that_cannot_be_read_are_named(openProject):
     openProject.train.ui.trainButton.click()
     assert "'retraining.net.width' is not of the form key=value" in openProject.ui.messageLabel.text
     assert not openProject.services.trainer.isRunning()
+
+
+def test_a_run_that_was_stopped_before_it_began_is_not_continued(openProject, fakeTraining):
+    train = fakeTraining("obey")
+    pump(lambda: bool(train.progress.curves))
+    run = openProject.services.store.runFolder("run-1")
+    (run / "config.json").unlink()
+    train.ui.cancelButton.click()
+    pump(lambda: train.outcome is not None)
+    assert train.ui.stageLabel.text == "Stopped before the training began."
+    assert not train.ui.continueButton.enabled
+
+
+def test_a_run_of_another_project_ends_in_its_name(openProject, fakeTraining, tmp_path):
+    train = fakeTraining("obey")
+    pump(lambda: bool(train.progress.curves))
+    openProject.services.dialogs.folder = tmp_path / "other"
+    openProject.project.ui.newProjectButton.click()
+    train.ui.cancelButton.click()
+    pump(lambda: train.outcome is not None)
+    assert "training of the project 'project' has ended" in openProject.ui.messageLabel.text
+    assert not train.ui.progressBody.visible and not train.ui.retryButton.visible

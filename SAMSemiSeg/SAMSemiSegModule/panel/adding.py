@@ -16,7 +16,6 @@ from SAMSemiSegModule.scene.case_view import caseKey, markAsCase, markAsSaved
 from SAMSemiSegModule.scene.segmentations import ExportedLabels, exportLabels
 from SAMSemiSegModule.scene.volumes import exportVolume
 
-IMAGES = "*.nrrd *.nii *.nii.gz *.mha *.mhd"
 MOST_NOTES = 3
 
 
@@ -48,7 +47,9 @@ class Adding:
 
     def files(self) -> None:
         """Image files, which stay where they are."""
-        paths = self._services.dialogs.pickFiles(_("Images to add"), IMAGES)
+        from SAMSemiSegLib.volumes.formats import PATTERNS
+
+        paths = self._services.dialogs.pickFiles(_("Images to add"), PATTERNS)
         self._addEach([(path.name, path) for path in paths], self._addFile, [])
 
     def folder(self) -> None:

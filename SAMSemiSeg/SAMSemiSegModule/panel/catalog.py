@@ -107,13 +107,12 @@ class Catalog:
 
     def foundation(self, settings: Any) -> str:
         """The model that a run with these settings of the library uses."""
-        if settings.foundation.name != "auto":
-            return str(settings.foundation.name)
         devices = [settings.device]
         if settings.device == "auto":
             found = self._answers.get("doctor", {}).get("devices", [])
             devices = [device.get("name", "") for device in found]
-        return "sam_vit_b" if any(d.startswith("cuda") for d in devices) else "lite_medsam"
+        gpu = next((device for device in devices if device.startswith("cuda")), "cpu")
+        return str(settings.foundation.resolved(gpu))
 
     def isGuided(self, strategy: str) -> bool:
         """Whether a strategy needs a V-Net that was trained before it."""
@@ -151,7 +150,7 @@ class Catalog:
 
     def _registered(self, kind: str) -> list[Entry]:
         found = self._answers.get("methods", {}).get(kind, [])
-        return [_entry(e) for e in found if e.get("name") != "supervised" or kind != "finetuning"]
+        return [_entry(entry) for entry in found]
 
 
 def _asInThePreset() -> Entry:

@@ -6,10 +6,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import slicer
 from slicer.i18n import tr as _
 
 from SAMSemiSegModule.panel.services import Services
-from SAMSemiSegModule.scene.case_view import FILE, LOADED, isUnsaved, markAsSaved
+from SAMSemiSegModule.scene.case_view import (
+    FILE,
+    LOADED,
+    caseKey,
+    isUnsaved,
+    keysOf,
+    markAsSaved,
+)
 from SAMSemiSegModule.scene.content import filledSegments
 from SAMSemiSegModule.scene.segmentations import exportLabels, isDrawnOnGridOf
 
@@ -64,6 +72,8 @@ def mayLeave(services: Services, caseId: str = "") -> bool:
     segmentation = parameters.caseSegmentation if parameters is not None else None
     if segmentation is None or segmentation.GetAttribute(LOADED) != "1":
         return True  # a node of the user's own stays in the scene
+    if services.store.project is None:
+        return True  # nowhere to save it; opening a project keeps it
     case = services.store.case(caseId) if caseId == parameters.caseId else None
     staysOnScreen = case is not None and segmentation.GetAttribute(FILE) in (
         None,
@@ -86,7 +96,28 @@ def mayTrain(services: Services) -> bool:
         "The drawing of '{case}' is not saved. 'Save' makes it the project's label first, "
         "'Discard' trains without it; it stays on screen."
     )
-    return _askToSave(services, question)
+    return _askToSave(services, question) and _mayTrainWithoutOthers(services)
+
+
+def _mayTrainWithoutOthers(services: Services) -> bool:
+    """The user's own segmentations of cases that are not on screen, which may be drawn on too."""
+    store, shown = services.store, services.parameters.caseSegmentation
+    drawn = [
+        node
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        if node is not shown and isUnsaved(node)
+    ]
+    unsaved = [
+        case.id
+        for case in store.cases
+        if any(caseKey(store, case) in keysOf(node) for node in drawn)
+    ]
+    return not unsaved or services.dialogs.confirm(
+        _(
+            "The drawings of these cases are not saved: {cases}. Train without them? To save one, "
+            "cancel, double-click its case in 'Project' and click 'Save label'."
+        ).format(cases=", ".join(unsaved))
+    )
 
 
 def checkInScene(parameters: Any, *nodes: Any) -> None:

@@ -14,7 +14,6 @@ from SAMSemiSegModule.scene.candidates import labelsOf
 from SAMSemiSegModule.scene.case_view import renameLabel
 
 COLOR, NAME, VALUE, TERMINOLOGY = 0, 1, 2, 3
-NEW_COLORS = ((230, 97, 76), (78, 162, 206), (244, 190, 84), (111, 184, 120), (167, 128, 196))
 
 
 class LabelsSection(Section):
@@ -129,9 +128,11 @@ class LabelsSection(Section):
         self.services.changed()
 
     def _addLabel(self) -> None:
+        from SAMSemiSegLib.project.label_set import PALETTE
+
         entries = self._entries()
         value = max((entry["value"] for entry in entries), default=0) + 1
-        color = NEW_COLORS[len(entries) % len(NEW_COLORS)]
+        color = PALETTE[len(entries) % len(PALETTE)]
         name = _("label {number}").format(number=value)
         entries.append({"name": name, "value": value, "color": color, "terminology": None})
         self._setEntries(entries)
@@ -141,10 +142,15 @@ class LabelsSection(Section):
         entries = self._entries()
         if not 0 <= row < len(entries):
             raise ValueError(_("Select a label in the table first."))
-        question = _("Cases are labeled already; their files may hold this label. Remove it?")
-        if not self._hasLabelFiles() or self.services.dialogs.confirm(question):
-            del entries[row]
-            self._setEntries(entries)
+        if held := self.store.caseWithValue(entries[row]["value"]):
+            raise ValueError(
+                _(
+                    "'{label}' stays: the label of '{case}' holds it, and perhaps others. Leave it "
+                    "out in a new project, before a case is labeled."
+                ).format(label=entries[row]["name"], case=held)
+            )
+        del entries[row]
+        self._setEntries(entries)
 
     def _takeSegments(self) -> None:
         segmentation = self.parameters.caseSegmentation or slicer.mrmlScene.GetFirstNodeByClass(

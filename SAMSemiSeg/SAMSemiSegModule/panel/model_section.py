@@ -25,7 +25,6 @@ from SAMSemiSegModule.store import readScores
 
 MODELS = {"TorchScript": "model.ts", "ONNX": "model.onnx", "MONAI bundle": "bundle"}
 VOLUME = "volume.nrrd"
-IMAGES = "*.nrrd *.nii *.nii.gz *.mha"
 POLL_MILLISECONDS = 300
 MOST_NAMED = 5
 
@@ -109,6 +108,8 @@ class ModelSection(Section):
 
     def export(self) -> None:
         """Copy the chosen form of the V-Net, with its model card, to a folder."""
+        from SAMSemiSegLib.atomic import replacing
+
         run = self._run()
         name = MODELS[self.ui.formatBox.currentText]
         source = run / "model" / name
@@ -126,10 +127,11 @@ class ModelSection(Section):
             raise FileExistsError(
                 _("'{path}' exists already; choose another folder.").format(path=target)
             )
-        if source.is_dir():
-            shutil.copytree(source, target)
-        else:
-            shutil.copyfile(source, target)
+        with replacing(target) as unfinished:
+            if source.is_dir():
+                shutil.copytree(source, unfinished)
+            else:
+                shutil.copyfile(source, unfinished)
         self.services.tell(_("The model is at {path}").format(path=target))
 
     def applyToVolume(self) -> None:
@@ -142,7 +144,9 @@ class ModelSection(Section):
 
     def applyToFiles(self) -> None:
         """Segment many files in the background; the results lie in a folder."""
-        images = self.services.dialogs.pickFiles(_("Volumes to segment"), IMAGES)
+        from SAMSemiSegLib.volumes.formats import PATTERNS
+
+        images = self.services.dialogs.pickFiles(_("Volumes to segment"), PATTERNS)
         if not images:
             return
         folder = self.services.dialogs.pickFolder(_("Folder for the segmentations"))

@@ -162,6 +162,7 @@ class Panel:
             )
             return
         with self.errorsShown():
+            store.close()  # also where the scene's project cannot be read
             store.open(Path(folder))
             self.train.reconnect()
 

@@ -14,7 +14,7 @@ from SAMSemiSegModule.panel.case_table import CaseTable, stateTitle
 from SAMSemiSegModule.panel.drawing import mayLeave
 from SAMSemiSegModule.panel.section import Section
 from SAMSemiSegModule.panel.suggestion import Suggestion
-from SAMSemiSegModule.scene.case_view import isUnsaved
+from SAMSemiSegModule.scene.case_view import caseKey, isUnsaved, keysOf
 from SAMSemiSegModule.scene.thumbnails import (
     canThumbnail,
     thumbnailPath,
@@ -85,8 +85,9 @@ class ProjectSection(Section):
     def openFolder(self, folder: Path) -> None:
         """Open the project of a folder, and remember it."""
         if mayLeave(self.services):
+            wasOpen = self.store.project is not None
             self.store.open(folder)
-            self._opened()
+            self._opened(wasOpen)
 
     def selectCase(self, caseId: str) -> None:
         """Select one case in the table, as a click on its row does."""
@@ -95,8 +96,9 @@ class ProjectSection(Section):
     def _newProject(self) -> None:
         folder = self.services.dialogs.pickFolder(_("Folder of the new project"))
         if folder is not None and mayLeave(self.services):
+            wasOpen = self.store.project is not None
             self.store.create(folder)
-            self._opened()
+            self._opened(wasOpen)
 
     def _openProject(self) -> None:
         folder = self.services.dialogs.pickFolder(_("Folder of the project"))
@@ -109,16 +111,24 @@ class ProjectSection(Section):
             with self.services.errorsShown():
                 self.openFolder(Path(folder))
 
-    def _opened(self) -> None:
+    def _opened(self, wasOpen: bool) -> None:
+        """``wasOpen``: another project was, so that unsaved drawings were asked about."""
         folder = str(self.store.folder)
         if self.parameters is not None:
-            self.services.view.leave(self.parameters)  # the case on screen is another project's
+            if wasOpen or not self._isOfProject(self.parameters):
+                # The case on screen is another project's.
+                self.services.view.leave(self.parameters, keepsUnsaved=not wasOpen)
             self.parameters.projectFolder = folder
         recent = [folder, *(other for other in self._recent() if other != folder)]
         qt.QSettings().setValue(RECENT, recent[:MOST_RECENT])
         self._showRecent()
         self.reconnect()
         self.services.changed()
+
+    def _isOfProject(self, parameters: Any) -> bool:
+        """Whether the case on screen is of the open project, whose folder may have been moved."""
+        case, volume = self.store.case(parameters.caseId), parameters.caseVolume
+        return None not in (case, volume) and caseKey(self.store, case) in keysOf(volume)
 
     @staticmethod
     def _recent() -> list[str]:
@@ -172,6 +182,8 @@ class ProjectSection(Section):
             if self.parameters.caseId in selected:
                 self.services.view.leave(self.parameters)
             self.store.remove(selected)
+            for caseId in selected:  # of another scan, perhaps, once the id is taken again
+                thumbnailPath(self.store.folder, caseId).unlink(missing_ok=True)
             self.services.changed()
 
     def _filter(self, _value: Any = None) -> None:
@@ -202,4 +214,5 @@ class ProjectSection(Section):
         target = thumbnailPath(self.store.folder, case.id)
         if not target.is_file():
             writeThumbnailOf(self.parameters.caseVolume, target)
+        if target.is_file():
             self._table.setPicture(case.id, target)

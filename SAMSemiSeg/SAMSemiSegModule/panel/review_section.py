@@ -85,8 +85,10 @@ class ReviewSection(Section):
             ui.whyLabel.text = _(
                 "Train again with your corrections, or go on to 'Model' to use the result."
             )
-        for button in (ui.acceptButton, ui.correctButton, ui.rejectButton, ui.editButton):
+        for button in (ui.correctButton, ui.rejectButton, ui.editButton):
             button.enabled = isWaiting
+        # An empty label teaches nothing, and no training would start with it.
+        ui.acceptButton.enabled = isWaiting and not self._emptySentence()
         ui.nextButton.enabled = bool(waiting)
         ui.previousButton.enabled = isWaiting and neighbor(waiting, case.id, -1) is not None
         ui.undoButton.enabled = self.store.decisions > 0

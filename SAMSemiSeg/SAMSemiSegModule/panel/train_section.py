@@ -43,6 +43,7 @@ class TrainSection(Section):
         ui = self.ui
         self.progress = RunProgress()
         self.outcome: Outcome | None = None
+        self._run: Path | None = None
         self._catalog = Catalog(self.services.ask)
         self._retries = 0
         self._polls = 0
@@ -118,8 +119,9 @@ class TrainSection(Section):
             ui.continueButton.toolTip = _("Go on with '{run}' from its last checkpoint.").format(
                 run=stopped.name
             )
-        ui.retryButton.visible = self.outcome is not None and self.outcome.canRetryLower
-        ui.progressBody.visible = running or self.outcome is not None or bool(self.progress.stage)
+        hasEnded = self.outcome is not None and self._isOfProject()
+        ui.retryButton.visible = hasEnded and self.outcome.canRetryLower
+        ui.progressBody.visible = running or hasEnded
 
     def train(self) -> None:
         """Start a new run."""
@@ -138,7 +140,7 @@ class TrainSection(Section):
         run = self._stoppedRun()
         if run is None:
             raise ValueError(_("There is no run to continue; click 'Train'."))
-        self._begin()
+        self._begin(run)
         self.runner.start(resumeArguments(self.store.folder, run.name), run)
         self.services.changed()
 
@@ -154,7 +156,7 @@ class TrainSection(Section):
             return
         for run in self.store.runs():
             if self.runner.attach(run):
-                self._begin()
+                self._begin(run)
                 self.services.tell(
                     _("The run '{name}' is still at work; it is followed again.").format(
                         name=run.name
@@ -220,11 +222,13 @@ class TrainSection(Section):
     def _start(self, settings: dict[str, str], device: str) -> None:
         name = self.store.newRunName()
         arguments = trainArguments(self.store.folder, name, self.parameters, settings, device)
-        self._begin()
-        self.runner.start(arguments, self.store.runFolder(name))
+        run = self.store.runFolder(name)
+        self._begin(run)
+        self.runner.start(arguments, run)
         self.services.changed()
 
-    def _begin(self) -> None:
+    def _begin(self, run: Path) -> None:
+        self._run = run
         self.outcome = None
         self.progress = RunProgress()
         self.ui.logBox.clear()
@@ -289,14 +293,28 @@ class TrainSection(Section):
         self._plot.update(self.progress.curves)
         self.ui.plotWidget.update()
 
+    def _isOfProject(self) -> bool:
+        """Whether the latest run is of the open project: another may have been opened meanwhile."""
+        folder = self.store.folder
+        return folder is not None and self._run is not None and folder in self._run.parents
+
     def _finish(self, outcome: Outcome) -> None:
         self.outcome = outcome
-        self.ui.stageLabel.text = outcome.message()
+        hasBegun = (self._run / "config.json").is_file()
+        words = outcome.message() if hasBegun else outcome.messageBeforeBegin()
+        self.ui.stageLabel.text = words
         self._showBars(False)
         with self.services.errorsShown(clear=False):
             self.store.refresh()
-            if outcome.end is End.SUCCEEDED:
-                self.ui.stageLabel.text = " ".join([outcome.message(), *self._whatNext()])
+            if not self._isOfProject():
+                project = self._run.parent.parent.name
+                self.services.tell(
+                    _("The training of the project '{project}' has ended. {words}").format(
+                        project=project, words=words
+                    )
+                )
+            elif outcome.end is End.SUCCEEDED:
+                self.ui.stageLabel.text = " ".join([words, *self._whatNext()])
             # A run that went on from a checkpoint may say a thing twice.
             if warnings := dict.fromkeys(self.progress.warnings):
                 self.services.tell("\n".join(warnings))
@@ -326,8 +344,6 @@ class TrainSection(Section):
         if self.services.dialogs.confirm(question):
             from SAMSemiSegLib.foundation import cache
 
-            removed = sum(
-                cache.remove(path.stem) for path in cache.cache_folder().glob("*.safetensors")
-            )
+            removed = len(cache.remove_all())
             self.services.tell(_("{count} weights removed.").format(count=removed))
             self._catalog.request("weights", again=True)

@@ -82,6 +82,16 @@ class Outcome:
         }[self.end]
         return f"{sentence} {self.detail}".strip() if self.end is not End.SUCCEEDED else sentence
 
+    def messageBeforeBegin(self) -> str:
+        """The same of a run that has left nothing to go on from."""
+        if self.end in (End.USER_ERROR, End.OUT_OF_MEMORY):
+            return self.message()
+        sentence = {
+            End.CANCELLED: _("Stopped before the training began."),
+            End.DISK_FULL: _("The disk is full. Free some space, then click 'Train' again."),
+        }.get(self.end, _("The run ended before the training began. Click 'Train' to try again."))
+        return f"{sentence} {self.detail}".strip()
+
 
 def outcomeOf(code: int | None, isComplete: bool, lastLine: str = "") -> Outcome:
     """The outcome of a process by its exit code and whether its result is all there.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from slicer.i18n import tr as _
 
 from SAMSemiSegModule.process.outcome import End, Outcome
 
-SUFFIX = re.compile(r"\.(seg\.nrrd|nii\.gz|nrrd|nii|mha|mhd)$", re.IGNORECASE)
 FILE = "expected.json"
 # How the library's answer begins; sentences about single volumes stand before it.
 ANSWER = '{\n  "results"'
@@ -20,7 +18,9 @@ MOST_TOLD = 3
 
 def resultOf(image: Path, output: Path) -> Path:
     """Where ``samsemiseg predict`` writes the segmentation of an image."""
-    return output / (SUFFIX.sub("", image.name) + ".seg.nrrd")
+    from SAMSemiSegLib.volumes.formats import stem_of
+
+    return output / (stem_of(image) + ".seg.nrrd")
 
 
 def expect(job: Path, results: list[Path]) -> None:

@@ -29,8 +29,6 @@ WARM_SHARES = {
     "proposals": 0.05,
     "export": 0.02,
 }
-# Schedules and shares say little and would crowd the plot.
-NO_CURVES = ("_weight", "_share", "learning_rate")
 # More points than the plot has pixels only cost time.
 MOST_POINTS = 600
 
@@ -129,13 +127,15 @@ class RunProgress:
             self.secondsLeft = elapsed / done * (1.0 - self.fraction)
 
     def _addPoints(self, event: dict[str, Any]) -> None:
+        from SAMSemiSegLib.run.events import is_loss
+
         values, step = event.get("values"), event.get("step")
         if not isinstance(values, dict) or not isinstance(step, (int, float)):
             return
         if values and self.stage != self.curvesOf:
             self.curves, self.curvesOf = {}, self.stage
         for name, value in values.items():
-            if name.endswith(NO_CURVES):
+            if not is_loss(name):
                 continue
             if isinstance(value, (int, float)) and value == value:
                 points = self.curves.setdefault(name.replace("_", " "), [])

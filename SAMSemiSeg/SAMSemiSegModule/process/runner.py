@@ -37,9 +37,6 @@ class Update:
 class Runner(Protocol):
     """One child process at a time, and its folder."""
 
-    @property
-    def folder(self) -> Path | None: ...
-
     def isRunning(self) -> bool: ...
 
     def start(self, arguments: Sequence[str], folder: Path) -> None: ...

@@ -124,18 +124,18 @@ def _noteOnResult(result: Any, volume: Any) -> str:
     ).format(result=result.GetName(), volume=volume.GetName())
 
 
-def labelsOf(segmentation: Any, first: int = 1) -> list[dict[str, Any]]:
+def labelsOf(segmentation: Any) -> list[dict[str, Any]]:
     """The segments as entries of a label set: name, value, color, terminology."""
     tag = slicer.vtkSegment.GetTerminologyEntryTagName()
     labels = []
-    for index, segmentId in enumerate(segmentation.GetSegmentation().GetSegmentIDs()):
+    for value, segmentId in enumerate(segmentation.GetSegmentation().GetSegmentIDs(), start=1):
         segment = segmentation.GetSegmentation().GetSegment(segmentId)
         entry = vtk.reference("")
         terminology = str(entry) if segment.GetTag(tag, entry) else None
         labels.append(
             {
                 "name": segment.GetName(),
-                "value": first + index,
+                "value": value,
                 "color": tuple(round(255 * channel) for channel in segment.GetColor()),
                 "terminology": None if terminology == DEFAULT_TERMINOLOGY else terminology,
             }

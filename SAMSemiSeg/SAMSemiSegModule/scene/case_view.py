@@ -45,13 +45,19 @@ class CaseView:
         """
         key = caseKey(store, case)
         volume = findNode(key, "vtkMRMLScalarVolumeNode")
-        if volume is None:
+        isNew = volume is None
+        if isNew:
             volume = _tagged(loadVolume(store.imagePath(case), case.id), key)
         # A volume that was deleted comes back; what is drawn on it stays.
         if parameters.caseId != case.id or parameters.caseVolume not in (None, volume):
             self.leave(parameters)
-        segmentation = self._segmentation(store, case, volume, key)
-        uncertainty = self._uncertainty(store, case, volume)
+        try:
+            segmentation = self._segmentation(store, case, volume, key)
+            uncertainty = self._uncertainty(store, case, volume)
+        except Exception:
+            if isNew:
+                removeNode(volume)
+            raise
         # Segmentations of other cases would lie over this one; those of no case are left alone.
         nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
         others = [node for node in nodes if node.GetAttribute(CASE)]
@@ -62,8 +68,12 @@ class CaseView:
         showOnly(segmentation, others)
         showVolume(volume, uncertainty, opacity)
 
-    def leave(self, parameters: Parameters) -> None:
-        """Take what was loaded for the case on screen out of the scene."""
+    def leave(self, parameters: Parameters, keepsUnsaved: bool = False) -> None:
+        """Take what was loaded for the case on screen out of the scene.
+
+        Args:
+            keepsUnsaved: an unsaved drawing becomes a node of the user's own.
+        """
         nodes = (
             parameters.caseUncertainty,
             parameters.caseSegmentation,
@@ -76,6 +86,8 @@ class CaseView:
         for node in nodes:
             if node is None:
                 continue
+            if keepsUnsaved and isUnsaved(node):
+                node.RemoveAttribute(LOADED)
             if node.GetAttribute(LOADED) == "1":
                 removeNode(node)
             elif node.IsA("vtkMRMLSegmentationNode") and node.GetDisplayNode():
@@ -123,8 +135,9 @@ class CaseView:
 
 
 def caseKey(store: Any, case: Any) -> str:
-    """What marks the nodes of a case."""
-    return f"{store.folder}|{case.id}"
+    """What marks the nodes of a case: also when its project's folder was moved, and not when
+    another scan has taken the place of one that was removed."""
+    return f"{store.project.identity or store.folder}|{case.id}|{case.image}"
 
 
 def findNode(key: str, className: str) -> Any:

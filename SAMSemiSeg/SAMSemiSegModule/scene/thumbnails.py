@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def writeThumbnailOf(volumeNode: Any, target: Path) -> None:
 
 
 def _write(middle: Any, spacing: Sequence[float], target: Path) -> None:
-    """A slice (rows, columns) with its spacing (columns, rows) in mm, on a black square."""
+    """A slice (rows, columns) with its spacing (columns, rows) in mm, on a black square; nothing
+    where it cannot be written."""
     import numpy as np
     import SimpleITK as sitk
 
@@ -82,5 +84,7 @@ def _write(middle: Any, spacing: Sequence[float], target: Path) -> None:
     square = np.zeros((SIDE, SIDE), np.uint8)
     top, left = (SIDE - size[0]) // 2, (SIDE - size[1]) // 2
     square[top : top + size[0], left : left + size[1]] = gray
-    target.parent.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(sitk.GetImageFromArray(square), str(target))
+    # A project that may only be read, or a full disk, has no pictures.
+    with suppress(OSError, RuntimeError):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sitk.WriteImage(sitk.GetImageFromArray(square), str(target))
