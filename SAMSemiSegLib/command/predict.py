@@ -123,13 +123,11 @@ def segment(predictor: Predictor, image: Path, target: Path) -> dict[str, float]
 def _output_of(image: Path, folder: Path | None, format: LabelFormat) -> Path:
     """Name of the label file: ``scan.nii.gz`` becomes ``scan.seg.nrrd``, or
     ``scan_segmentation.nii.gz``, which is no scan's name."""
-    from SAMSemiSegLib.volumes.reading import suffix_of
+    from SAMSemiSegLib.volumes.formats import stem_of
 
     place = folder or image.absolute().parent
     # An unknown suffix stays part of the name; reading will tell what is wrong with the file.
-    suffix = "" if image.is_dir() else suffix_of(image)
-    stem = image.absolute().name
-    stem = stem[: len(stem) - len(suffix)] if suffix else stem
+    stem = image.absolute().name if image.is_dir() else stem_of(image)
     ending = ".seg.nrrd" if format is LabelFormat.seg_nrrd else "_segmentation.nii.gz"
     return place / (stem + ending)
 

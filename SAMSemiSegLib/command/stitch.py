@@ -40,14 +40,16 @@ def stitch(
     """Lay all slices of a volume out on one canvas and save it as a picture."""
     from SAMSemiSegLib.preprocessing.plan import make_plan
     from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
+    from SAMSemiSegLib.project.label_set import PALETTE
     from SAMSemiSegLib.run.settings import PreprocessingSettings, StitchingSettings
     from SAMSemiSegLib.stitching.layout import plan_slabs
     from SAMSemiSegLib.stitching.picture import draw_canvas
+    from SAMSemiSegLib.volumes.formats import stem_of
     from SAMSemiSegLib.volumes.reading import read_image
 
     if output is not None and output.suffix.lower() != ".png":
         raise InputError(f"'{output}' is no name of a PNG picture: let it end in .png.")
-    output = output or Path(_stem(image) + "_canvas.png")
+    output = output or Path(stem_of(image.resolve()) + "_canvas.png")
     volume = read_image(image)
     preprocessor = Preprocessor(make_plan([volume], PreprocessingSettings(scale=scale)))
     gray = preprocessor.image(volume)
@@ -66,7 +68,7 @@ def stitch(
         part[axis] = slice(slab.start, slab.stop)
         where = tuple(part)
         outlined = None if marked is None else marked[where]
-        draw_canvas(gray[where], outlined, slab.layout, path, first=slab.start)
+        draw_canvas(gray[where], outlined, slab.layout, path, PALETTE, first=slab.start)
         canvases.append(
             {
                 "path": str(path),
@@ -105,15 +107,6 @@ def _read_labels(path: Path, volume: Volume) -> tuple[Volume, str | None]:
             "image."
         )
     return read_labels(path, values, volume.geometry)
-
-
-def _stem(path: Path) -> str:
-    """The file's name without its image suffix (``.nii.gz`` is one)."""
-    from SAMSemiSegLib.volumes.reading import suffix_of
-
-    name = path.resolve().name
-    suffix = suffix_of(path)
-    return name[: -len(suffix)] if suffix else name
 
 
 def _count(canvases: int) -> str:

@@ -112,6 +112,8 @@ def runs(
 
 
 def _default_name(project: Path, resume: bool) -> str:
+    from SAMSemiSegLib.run.folder import new_run_name
+
     existing = sorted(
         (path for path in (project / "runs").glob("*") if (path / "config.json").exists()),
         key=lambda path: (path / "config.json").stat().st_mtime,
@@ -120,7 +122,4 @@ def _default_name(project: Path, resume: bool) -> str:
         if not existing:
             raise InputError(f"There is no run to resume in '{project}'; start one first.")
         return existing[-1].name
-    number = 1
-    while (project / "runs" / f"run-{number}").exists():
-        number += 1
-    return f"run-{number}"
+    return new_run_name(project)

@@ -98,7 +98,6 @@ def finetune(
         module=strategy,
         draw=draw,
         step=step,
-        after_step=strategy.after_step,
         state=strategy.trainable_state_dict,
         load_state=strategy.load_trainable_state_dict,
         advice=strategy.advice,

@@ -131,8 +131,7 @@ class FinetuningStrategy(nn.Module, ABC):
     def trainable_state_dict(self) -> dict[str, Tensor]:
         """``state_dict`` without what came from the foundation model's file and is not trained.
 
-        Frozen copies that a strategy keeps outside a :class:`FoundationModel` (moving averages,
-        prototypes) are among the entries; one that keeps a second foundation model overrides this.
+        One that keeps a second foundation model overrides this.
         """
         skipped = self._pretrained_names()
         return {k: v for k, v in self.state_dict().items() if k not in skipped}
@@ -169,9 +168,6 @@ class FinetuningStrategy(nn.Module, ABC):
     def take_each_sample(self) -> None:
         """From now on a step learns from the samples that it is given, never from remembered ones:
         for SFR+ online, where each is new."""
-
-    def after_step(self, progress: Progress) -> None:
-        """Called after the optimizer's step, for moving averages and the like."""
 
     @abstractmethod
     def predict(self, image: Tensor, settings: PseudoLabelSettings) -> Prediction:

@@ -68,6 +68,13 @@ def remove(name: str) -> bool:
     return there
 
 
+def remove_all() -> list[str]:
+    """Remove all cached weights and unfinished downloads; the names of those that were there."""
+    found = [*cache_folder().glob("*.safetensors"), *cache_folder().glob("*.part")]
+    names = sorted({path.stem for path in found})
+    return [name for name in names if remove(name)]
+
+
 def partial_file(name: str) -> Path:
     """An unfinished download; a later one goes on from its end."""
     return cache_folder() / f"{name}.part"

@@ -11,6 +11,7 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
+from SAMSemiSegLib.atomic import is_disk_full
 from SAMSemiSegLib.digest import file_digest
 from SAMSemiSegLib.errors import DiskFullError, InputError
 from SAMSemiSegLib.foundation.cache import Progress
@@ -48,7 +49,7 @@ def download(name: str, weights: WeightsFile, target: Path, progress: Progress |
             "foundation.weights to a copy of the file."
         ) from None
     except OSError as error:
-        if error.errno == 28:  # ENOSPC
+        if is_disk_full(error):
             raise DiskFullError(f"No space left to write '{target}'.") from None
         raise
     if not _matches(target, weights):

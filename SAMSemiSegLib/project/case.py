@@ -9,11 +9,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from SAMSemiSegLib.volumes.formats import stem_of
+
 Origin = Literal["expert", "corrected", "pseudo", "none"]
 Status = Literal["unlabeled", "labeled", "pseudo", "accepted", "corrected", "rejected"]
 Role = Literal["training", "evaluation"]
 
-IMAGE_SUFFIX = re.compile(r"\.(seg\.nrrd|nii\.gz|nrrd|nii|mha|mhd)$", re.IGNORECASE)
 DECORATION = re.compile(
     r"(_0000|[-_. ](seg|segmentation|label|labels|labelmap|mask|gt|image|img))$", re.IGNORECASE
 )
@@ -47,11 +48,6 @@ class Case(BaseModel):
             and (self.origin in ("expert", "corrected") or self.status == "accepted")
             and self.status != "rejected"
         )
-
-
-def stem_of(name: str) -> str:
-    """A file name without its image suffix."""
-    return IMAGE_SUFFIX.sub("", name)
 
 
 def matching_stem(name: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.project.case import matching_stem
+from SAMSemiSegLib.volumes.formats import SUFFIXES, suffix_of
 
 
 @dataclass
@@ -28,8 +29,8 @@ def match_files(images: Path, labels: Path | None) -> list[Found]:
     by_stem = _listed(images, dicom=True)
     if not by_stem:
         raise InputError(
-            f"The folder '{images}' holds no image; give a folder of .nrrd, .nii, .nii.gz or .mha "
-            "files, or of folders of DICOM slices."
+            f"The folder '{images}' holds no image; give a folder of "
+            f"{', '.join(SUFFIXES[1:])} files, or of folders of DICOM slices."
         )
     label_by_stem = _listed(labels, dicom=False) if labels is not None else {}
     found = [Found(image, label_by_stem.get(stem)) for stem, image in by_stem.items()]
@@ -44,7 +45,6 @@ def match_files(images: Path, labels: Path | None) -> list[Found]:
 def _listed(folder: Path, dicom: bool) -> dict[str, Path]:
     """Image files (and folders of DICOM slices) by what their names have in common, sorted."""
     from SAMSemiSegLib.volumes.dicom import is_series_folder
-    from SAMSemiSegLib.volumes.reading import suffix_of
 
     if not folder.is_dir():
         raise InputError(f"There is no folder '{folder}'; check the path.")

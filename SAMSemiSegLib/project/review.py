@@ -67,7 +67,8 @@ def correct(project: Project, case_id: str, label: Path) -> Case:
     Raises:
         InputError: the label does not fit the image or the label set.
     """
-    from SAMSemiSegLib.volumes.reading import read_image_geometry, read_labels, suffix_of
+    from SAMSemiSegLib.volumes.formats import suffix_of
+    from SAMSemiSegLib.volumes.reading import read_image_geometry, read_labels
 
     case = project.case(case_id)
     labels = project.label_set

@@ -22,21 +22,18 @@ def draw_pseudo_label(
     pseudo: PseudoLabel,
     path: Path,
     colors: Sequence[Color],
-    reference: Array | None = None,
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> None:
     """Write one PNG: axial, coronal and sagittal slice, each where the foreground is largest.
 
-    Outlines have the labels' colors, the reference's are dashed and white; the warmer a voxel, the
-    less sure its label. Drawn as radiologists look: the patient's right is on the left, anterior
-    and superior are up.
+    Outlines have the labels' colors; the warmer a voxel, the less sure its label. Drawn as
+    radiologists look: the patient's right is on the left, anterior and superior are up.
 
     Args:
         image: (X, Y, Z) preprocessed gray values in RAS orientation.
         pseudo: the pseudo-label on the same grid.
         path: of the PNG.
         colors: red, green, blue in 0..255 of the channels 1..C.
-        reference: (X, Y, Z) channel indices with 255 = ignore, if known.
         spacing: millimeters between voxels along x, y, z.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -63,9 +60,6 @@ def draw_pseudo_label(
         _show(panel, heat, extent, cmap="inferno", vmin=0, vmax=1.2, alpha=0.65 * heat)
         labels = _seen(pseudo.hard, axis, index)
         for channel, color in enumerate(colors, start=1):
-            if reference is not None:
-                there = _seen(reference, axis, index) == channel
-                _outline(panel, there, extent, "white", linestyles="dashed", linewidths=0.8)
             _outline(panel, labels == channel, extent, tuple(c / 255 for c in color))
         panel.set_axis_off()
         panel.text(0.02, 0.98, title, color="0.85", fontsize=8, va="top", transform=panel.transAxes)
@@ -95,7 +89,7 @@ def _show(panel: Any, plane: Array, extent: tuple[float, ...], **style: Any) -> 
     panel.imshow(plane, origin="lower", extent=extent, aspect="equal", **style)
 
 
-def _outline(panel: Any, mask: Array, extent: tuple[float, ...], color: Any, **style: Any) -> None:
+def _outline(panel: Any, mask: Array, extent: tuple[float, ...], color: Any) -> None:
     if not mask.any():
         return
     # A rim of background closes the outline of a label that touches the edge of the slice.
@@ -103,4 +97,4 @@ def _outline(panel: Any, mask: Array, extent: tuple[float, ...], color: Any, **s
     step = (extent[1] / mask.shape[1], extent[3] / mask.shape[0])
     x = (np.arange(padded.shape[1]) - 0.5) * step[0]
     y = (np.arange(padded.shape[0]) - 0.5) * step[1]
-    panel.contour(x, y, padded, levels=[0.5], colors=[color], **{"linewidths": 1.4, **style})
+    panel.contour(x, y, padded, levels=[0.5], colors=[color], linewidths=1.4)

@@ -10,10 +10,7 @@ from typing import Any
 
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.evaluation.scores import Scores
-from SAMSemiSegLib.run.events import read_events
-
-_NO_LOSS = ("rate", "weight", "share", "threshold", "agreement", "confidence", "dice", "scale")
-"""Last words of logged values that are no losses."""
+from SAMSemiSegLib.run.events import is_loss, read_events
 
 
 @dataclass
@@ -157,11 +154,6 @@ def _ended(events: Path) -> bool:
     after the report."""
     last = deque(read_events(events), maxlen=1)
     return bool(last) and last[0].get("kind") == "end"
-
-
-def is_loss(name: str) -> bool:
-    """Whether a logged value is a loss term, by its name."""
-    return name.rpartition("_")[2] not in _NO_LOSS and name not in ("lr", "seconds")
 
 
 def _read_events(

@@ -20,6 +20,9 @@ Kind = Literal[
 ]
 Listener = Callable[[dict[str, Any]], None]
 
+NO_LOSS = ("weight", "share", "agreement", "confidence")
+"""Last words of the names of logged values that are no losses."""
+
 
 class Events:
     """Writes the stream and tells listeners.
@@ -92,3 +95,8 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
 def _finite(value: float) -> float | None:
     number = float(value)
     return round(number, 6) if math.isfinite(number) else None
+
+
+def is_loss(name: str) -> bool:
+    """Whether a logged value is a loss term, by its name; others would crowd a plot."""
+    return name.rpartition("_")[2] not in NO_LOSS

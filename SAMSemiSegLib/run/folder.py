@@ -21,14 +21,23 @@ HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
 """How the systems say that another process holds a lock."""
 
 
+def new_run_name(project: Path) -> str:
+    """The next name (run-1, run-2, ...) that no run of a project folder has."""
+    number = 1
+    while (project / "runs" / f"run-{number}").exists():
+        number += 1
+    return f"run-{number}"
+
+
 class RunFolder:
     """Names of everything a run writes.
 
     ``config.json`` settings; ``cases.json`` the cases it was started with; ``versions.json`` what
     it was made with; ``events.jsonl`` the event stream; ``log.txt``; ``preprocessed/`` plan and
     cases; ``finetuning/``, ``retraining/``, ``supervised/``, ``warm-start/`` checkpoints;
-    ``pseudolabels/``; ``evaluation/``; ``model/``; ``report.html``; ``manifest.json`` written
-    last: the run is complete.
+    ``pseudolabels/``; ``round-N/`` the same of each round of SFR+; ``proposals/`` of the trained
+    network, to review; ``evaluation/``; ``model/``; ``report.html``; ``manifest.json`` written
+    last: the run is complete. While it works, ``lock``; to stop it, ``cancel``.
     """
 
     def __init__(self, path: Path) -> None:

@@ -15,18 +15,6 @@ from SAMSemiSegLib.stitching.stitch import stitch
 
 Color = tuple[int, int, int]
 
-COLORS: tuple[Color, ...] = (
-    (255, 170, 0),
-    (64, 196, 255),
-    (255, 105, 120),
-    (124, 220, 110),
-    (200, 140, 255),
-    (255, 150, 60),
-    (60, 220, 200),
-    (245, 130, 210),
-)
-"""Well told apart on gray; taken in turn for labels without a color of their own."""
-
 BLANK: Color = (22, 24, 30)
 BORDER: Color = (70, 76, 90)
 NUMBER: Color = (225, 230, 240)
@@ -39,7 +27,7 @@ def draw_canvas(
     labels: NDArray[np.uint8] | None,
     layout: Layout,
     path: Path,
-    colors: Sequence[Color] = COLORS,
+    colors: Sequence[Color],
     first: int = 0,
 ) -> None:
     """Write the canvas of a volume as a PNG file.

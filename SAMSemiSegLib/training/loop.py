@@ -44,9 +44,9 @@ class Task(Generic[Batch]):
         draw: makes the batch of a step from that step's generator alone (it runs in a thread, one
             step ahead).
         step: loss terms by name from a batch, and further values to log.
-        after_step: moving averages and the like.
         state, load_state: what a checkpoint keeps of the module.
         advice: what to lower when memory runs out.
+        after_step: moving averages and the like.
         period: every so many steps one is costlier than the others.
         settles: steps become cheaper on the way, for what they compute is kept; the number that
             fits into the minutes is fixed anew after each quarter.
@@ -57,10 +57,10 @@ class Task(Generic[Batch]):
     module: nn.Module
     draw: Callable[[np.random.Generator, Progress], Batch]
     step: Callable[[Batch, Progress], tuple[dict[str, Tensor], dict[str, float]]]
-    after_step: Callable[[Progress], None]
     state: Callable[[], dict[str, Any]]
     load_state: Callable[[dict[str, Any]], Any]
     advice: str
+    after_step: Callable[[Progress], None] = lambda progress: None
     period: int = 1
     settles: bool = False
 

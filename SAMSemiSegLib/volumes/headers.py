@@ -43,7 +43,7 @@ def check_header(path: Path) -> None:
     name = path.name.lower()
     if name.endswith((".nii", ".nii.gz")):
         _check_nifti(path)
-    elif name.endswith((".nrrd", ".nhdr")):
+    elif name.endswith(".nrrd"):
         _check_spacing(path, _nrrd_spacing(text_header(path, b"\n\n")))
     elif name.endswith((".mha", ".mhd")):
         header = text_header(path, b"ElementDataFile")

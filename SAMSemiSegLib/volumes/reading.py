@@ -10,21 +10,13 @@ import numpy as np
 
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.volumes import dicom, segmentation
+from SAMSemiSegLib.volumes.formats import FORMATS, suffix_of
 from SAMSemiSegLib.volumes.grids import check_same_patient, describe_resampling, same_grid
 from SAMSemiSegLib.volumes.headers import check_compressed, check_header, nonfinite_voxels
 from SAMSemiSegLib.volumes.volume import Geometry, Volume
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
-
-SUFFIXES = (".seg.nrrd", ".nii.gz", ".nrrd", ".nii", ".mha", ".mhd")
-FORMATS = ".nrrd, .nii, .nii.gz, .mha, .mhd, .seg.nrrd or a folder of DICOM slices"
-
-
-def suffix_of(path: Path) -> str:
-    """The image suffix of a file name (".nii.gz"), empty if it has none that can be read."""
-    name = path.name.lower()
-    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
 
 
 def read_image(path: Path) -> Volume:

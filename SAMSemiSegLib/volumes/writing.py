@@ -25,8 +25,9 @@ import numpy as np
 from SAMSemiSegLib.atomic import replacing
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.volumes import segmentation
+from SAMSemiSegLib.volumes.formats import FORMATS, suffix_of
 from SAMSemiSegLib.volumes.headers import byte_order, nifti_header, text_header
-from SAMSemiSegLib.volumes.reading import FORMATS, read_image_geometry, suffix_of
+from SAMSemiSegLib.volumes.reading import read_image_geometry
 from SAMSemiSegLib.volumes.volume import Volume
 
 

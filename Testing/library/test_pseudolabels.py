@@ -148,7 +148,7 @@ def test_made_and_drawn(tmp_path):
     assert 0.35 < pseudo.score < 0.85 / 2 + 0.01
     image = np.random.default_rng(0).normal(size=hard.shape) + hard
     path = tmp_path / "a.png"
-    draw_pseudo_label(image, pseudo, path, [(255, 0, 0), (0, 255, 0)], reference=hard)
+    draw_pseudo_label(image, pseudo, path, [(255, 0, 0), (0, 255, 0)])
     from matplotlib.image import imread
 
     picture = imread(path)[..., :3]

@@ -1,0 +1,27 @@
+"""Which file formats there are, by the endings of their names.
+
+Nothing is imported here that Slicer lacks before the first installation.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SUFFIXES = (".seg.nrrd", ".nii.gz", ".nrrd", ".nii", ".mha", ".mhd")
+"""Of labels; those of scans are all but the first. A longer one stands before what it ends in."""
+
+FORMATS = ".nrrd, .nii, .nii.gz, .mha, .mhd, .seg.nrrd or a folder of DICOM slices"
+PATTERNS = " ".join(f"*{suffix}" for suffix in SUFFIXES[1:])
+"""Scans, as Qt's file dialogs ask for them."""
+
+
+def suffix_of(path: Path | str) -> str:
+    """The image suffix of a file name (".nii.gz"), empty if it has none that can be read."""
+    name = Path(path).name.lower()
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
+
+
+def stem_of(path: Path | str) -> str:
+    """A file name without its image suffix; any other suffix stays part of the name."""
+    name = Path(path).name
+    return name[: len(name) - len(suffix_of(name))]
