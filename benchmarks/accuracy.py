@@ -32,7 +32,7 @@ from pseudo_labels import score_pseudo_labels
 from published import Configuration, configuration_names, load_configuration
 from rich.console import Console
 from rich.table import Table
-from variants import Row, keep, ranking, rows, shared_folders, take_over, title
+from variants import Row, alike, keep, ranking, rows, shared_folders, take_over, title
 
 from SAMSemiSegLib.atomic import write_text
 from SAMSemiSegLib.command.app import main
@@ -278,7 +278,7 @@ def _run(
     resume = (folder / "config.json").exists()
     command = [sys.executable, "-m", "SAMSemiSegLib", "train", str(project), "--run", name]
     if resume:
-        if RunFolder(folder).settings() != wanted:
+        if not alike(RunFolder(folder).settings(), wanted):
             raise InputError(
                 f"The run '{name}' in '{project}' was made with other settings; choose another "
                 "--name, or delete it."

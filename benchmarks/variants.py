@@ -159,7 +159,7 @@ def take_over(
             _link(kept, folder, EARLY[name])
             seconds += _seconds(kept, f"{name}.json")
     if row.variant == "sfr+" and not online and (sfr / "seconds.json").exists():
-        if _trained_alike(RunFolder(sfr).settings()) != _trained_alike(settings):
+        if not alike(RunFolder(sfr).settings(), settings, but=("pseudo_label_mode", "selection")):
             raise InputError(
                 f"The run '{sfr.name}', which SFR+ goes on from, was made with other settings; "
                 "choose another --name, or delete it."
@@ -170,14 +170,21 @@ def take_over(
     write_json(folder / "taken.json", {"seconds": seconds})
 
 
-def _trained_alike(settings: RunSettings) -> dict[str, Any]:
-    """The settings but for what SFR and SFR+ differ in, and what no network depends on."""
-    told = settings.model_dump(
-        mode="json", exclude={"supervised_baseline", "supervised_budget", "pseudo_label_scores"}
-    )
-    for own in ("pseudo_label_mode", "selection"):
-        del told["retraining"][own]
-    return told
+def alike(made: RunSettings, wanted: RunSettings, but: Sequence[str] = ()) -> bool:
+    """Whether a run was made with the settings that are wanted.
+
+    Args:
+        made: of the run; its foundation model is named, where ``auto`` was wanted.
+        wanted: now.
+        but: settings of the re-training that may differ.
+    """
+    told = [settings.model_dump(mode="json") for settings in (made, wanted)]
+    if wanted.foundation.name == "auto":
+        told[1]["foundation"]["name"] = made.foundation.name
+    for tree in told:
+        for name in but:
+            del tree["retraining"][name]
+    return told[0] == told[1]
 
 
 def keep(row: Row, folder: Path, shared: Mapping[str, Path]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -206,8 +207,9 @@ def _number_or_names(text: str | None, option: str) -> int | list[str] | None:
         return None
     if text.strip().lstrip("-").isdigit():
         return int(text)
-    if Path(text).is_file():
-        return read_list(Path(text))
+    with suppress(OSError):  # a long list of names is too long for a path
+        if Path(text).is_file():
+            return read_list(Path(text))
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise InputError(f"{option} is empty; give a number, case names or a file of names.")

@@ -180,8 +180,8 @@ def readme(card: ModelCard) -> str:
         lines += [
             "## Scores",
             "",
-            f"On {card.data.evaluated} cases that no stage of the training had seen. Failures are "
-            "cases that are missed altogether or have a Dice below 0.3; missed cases have no "
+            f"On {card.data.evaluated} case(s) that no stage of the training had seen. Failures "
+            "are cases that are missed altogether or have a Dice below 0.3; missed cases have no "
             "distances.",
             "",
             "| | label | Dice | Jaccard | HD95 mm | ASD mm | failures |",

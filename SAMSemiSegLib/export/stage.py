@@ -53,7 +53,7 @@ def export_model(
         DataCounts(
             labeled=counts["labeled"],
             unlabeled=counts["unlabeled"],
-            evaluated=counts["evaluation"],
+            evaluated=len({score.case for score in scores.rows}),
         ),
         scores,
     )
@@ -67,4 +67,4 @@ def export_model(
     context.events.done()
 
 
-_PARTS = ("labeled", "unlabeled", "evaluation")
+_PARTS = ("labeled", "unlabeled")

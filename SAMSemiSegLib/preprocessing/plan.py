@@ -146,17 +146,27 @@ def _coarser(spacing: Triple, fingerprint: Fingerprint) -> Triple:
     return x, y, z
 
 
+def read_window(settings: PreprocessingSettings) -> tuple[float, float]:
+    """The lower and upper gray value of ``intensity = window``.
+
+    Raises:
+        InputError: they are missing, or no range.
+    """
+    if settings.window is None or settings.window[0] >= settings.window[1]:
+        raise InputError(
+            "preprocessing.intensity is 'window', but preprocessing.window is no pair of a "
+            "lower and a higher gray value: set it, for example to [-160, 240]."
+        )
+    return settings.window
+
+
 def _choose_rule(fingerprint: Fingerprint, settings: PreprocessingSettings) -> IntensityRule:
     kind = settings.intensity
     if kind == "auto":
         kind = "ct" if fingerprint.modality == "CT" else "zscore"
     if kind == "window":
-        if settings.window is None or settings.window[0] >= settings.window[1]:
-            raise InputError(
-                "preprocessing.intensity is 'window', but preprocessing.window is no pair of a "
-                "lower and a higher gray value: set it, for example to [-160, 240]."
-            )
-        return IntensityRule(kind=kind, lower=settings.window[0], upper=settings.window[1])
+        lower, upper = read_window(settings)
+        return IntensityRule(kind=kind, lower=lower, upper=upper)
     if kind == "ct":
         low, _, high = fingerprint.percentiles
         std = fingerprint.std or 1.0

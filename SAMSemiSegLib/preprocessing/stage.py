@@ -169,7 +169,10 @@ def _prepare_case(
         )
         if note:
             # The case's id says which; a file's name may be a patient's.
-            told = note.replace(f"The label '{Path(case.label).name}'", "The label")
+            name = Path(case.label).name
+            told = note.replace(f"The label '{name}'", "The label").replace(
+                f"'{name}'", "the label"
+            )
             context.events.message(f"{case.id}: {told}")
         _save(folder / "labels.npy", preprocessor.labels(labels))
         write_text(digest, file_digest(project.path(case.label)))

@@ -8,6 +8,7 @@ from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.finetuning import stage as finetuning
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES
 from SAMSemiSegLib.foundation.model import FOUNDATION
+from SAMSemiSegLib.preprocessing.plan import read_window
 from SAMSemiSegLib.preprocessing.stage import require_labels
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.pseudolabels.clean import channels_of
@@ -21,10 +22,12 @@ def check_before_start(project: Project, settings: RunSettings) -> None:
     a run.
 
     Raises:
-        InputError: no label; an unknown model, strategy, method, option or label; a patch that
-            does not suit the method; a package or weights file that is not there.
+        InputError: no label; an unknown model, strategy, method, option or label; a patch
+            or gray values that do not suit; a package or weights file that is not there.
     """
     require_labels(project)
+    if settings.preprocessing.intensity == "window":
+        read_window(settings.preprocessing)
     model = FOUNDATION[settings.foundation.resolved()]
     if model.requires is not None:
         model.requires()

@@ -64,11 +64,18 @@ def would_change(settings: RunSettings, assignments: Iterable[str] = (), **top: 
 
 def _changed(tree: dict[str, Any], assignments: Iterable[str], **top: Any) -> RunSettings:
     """Settings from a tree of JSON values, with changes on top; the tree is altered."""
+    given = {}
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
         if not separator:
             raise InputError(f"'--set {assignment}' is not of the form key=value.")
-        _assign(tree, key.strip(), _value(text))
+        given[key.strip()] = _value(text)
+    for key, value in given.items():
+        _assign(tree, key, value)
+        # The preset's minutes would win over steps that somebody asks for.
+        group, _, leaf = key.rpartition(".")
+        if leaf == "steps" and f"{group}.minutes" not in given:
+            _assign(tree, f"{group}.minutes", None)
     tree.update({key: value for key, value in top.items() if value is not None})
     try:
         return RunSettings.model_validate(tree)

@@ -73,7 +73,8 @@ def write_proposals(
             )
         context.events.progress(number, len(cases))
     context.wait()
-    if context.main and cases:
+    offered = folder / "offered"
+    if context.main and cases and not offered.exists():
         current = Project.load(project.folder)
         known = {case.id for case in current.cases}
         for case in cases:
@@ -81,4 +82,5 @@ def write_proposals(
             if case.id in known:
                 offer(current, case.id, folder / f"{case.id}.seg.nrrd", score, save=False)
         current.save()
+        offered.touch()  # a run that is resumed must not take back what was decided since
     context.events.done()

@@ -55,6 +55,9 @@ def start(
     main = accelerator.is_main_process
     if accelerator.device.type == "cpu":
         hold_to_free_memory()
+    if not resume:  # a run that goes on on another kind of machine keeps its model
+        settings = settings.model_copy(deep=True)
+        settings.foundation.name = settings.foundation.resolved(str(accelerator.device))
     if main and not resume:
         folder.create(settings)
         write_cases(project, folder)

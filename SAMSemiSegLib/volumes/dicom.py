@@ -27,7 +27,8 @@ def is_series_folder(folder: Path) -> bool:
 
 
 def names_patient(folder: Path) -> bool:
-    """Whether the folder's name holds a part of the name of the patient whose slices it holds."""
+    """Whether the folder's name holds a part of the name, or the number, of the patient whose
+    slices it holds. Where the slices say that the identity was removed, it is no patient's."""
     import SimpleITK as sitk
 
     files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
@@ -36,11 +37,23 @@ def names_patient(folder: Path) -> bool:
         return False
     reader.SetFileName(files[0])
     reader.ReadImageInformation()
-    if not reader.HasMetaDataKey("0010|0010"):
+
+    def value(tag: str) -> str:
+        return reader.GetMetaData(tag).strip().casefold() if reader.HasMetaDataKey(tag) else ""
+
+    if value("0012|0062") == "yes":
         return False
-    # Shorter parts (initials, "Dr") would be found in any name.
-    parts = re.findall(r"[^\W\d_]{3,}", reader.GetMetaData("0010|0010").casefold())
-    return any(part in folder.resolve().name.casefold() for part in parts)
+    own = folder.resolve().name.casefold()
+    words, joined = set(re.findall(r"[^\W_]+", own)), re.sub(r"[\W_]", "", own)
+    parts = re.findall(r"[^\W\d_]+", value("0010|0010"))
+    # Shorter parts (initials, "Dr") would be found in any name, but not all of them together.
+    if any(len(part) >= 3 and part in own for part in parts):
+        return True
+    whole = ("".join(parts), "".join(reversed(parts)))
+    if parts and (words.issuperset(parts) or any(len(w) > 3 and w in joined for w in whole)):
+        return True
+    number = re.sub(r"[\W_]", "", value("0010|0020"))
+    return bool(number) and (number in words or (len(number) > 3 and number in joined))
 
 
 def read_series(folder: Path) -> sitk.Image:

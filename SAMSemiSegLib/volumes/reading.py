@@ -77,7 +77,7 @@ def read_labels(
     Raises:
         InputError: no label map, values outside the label set, empty, or another patient's.
     """
-    image = _read(path, segmentation_allowed=True)
+    image = _read_label(path)
     notes: list[str] = []
     segments = segmentation.segments_of(image)
     if segments:
@@ -99,7 +99,7 @@ def label_values(path: Path) -> dict[int, str]:
     Raises:
         InputError: no label map.
     """
-    image = _read(path, segmentation_allowed=True)
+    image = _read_label(path)
     segments = segmentation.segments_of(image)
     if segments:
         if len({s.value for s in segments}) == len(segments):
@@ -195,6 +195,17 @@ def _read(path: Path, segmentation_allowed: bool = False) -> sitk.Image:
         raise InputError(
             f"'{path}' has {image.GetNumberOfComponentsPerPixel()} values at each voxel but no "
             "segments; give a label map or a .seg.nrrd saved by Slicer."
+        )
+    return image
+
+
+def _read_label(path: Path) -> sitk.Image:
+    """A label map, or a segmentation's layers; no voxel is undefined."""
+    image = _read(path, segmentation_allowed=True)
+    if count := nonfinite_voxels(path):
+        raise InputError(
+            f"'{path}' is not a label map: {count} of its voxels are NaN or infinite; export the "
+            "label again."
         )
     return image
 

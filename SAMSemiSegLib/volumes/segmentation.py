@@ -133,14 +133,20 @@ def header_of(
 def _channel_of(
     path: Path, segments: list[Segment], values: Sequence[int], names: Sequence[str] | None
 ) -> list[int]:
-    """The channel of each segment: by name if all names are known, else by value."""
+    """The channel of each segment: by name if all names are known, else by value, unless a name
+    that is known says otherwise."""
     known = [name.strip().casefold() for name in names or ()]
     named = [s.name.strip().casefold() for s in segments]
     if all(name in known for name in named):
         return [known.index(name) + 1 for name in named]
-    if len({s.value for s in segments}) == len(segments) and all(
+    contradicted = any(
+        name in known and values[known.index(name)] != segment.value
+        for name, segment in zip(named, segments, strict=True)
+    )
+    by_value = len({s.value for s in segments}) == len(segments) and all(
         s.value in values for s in segments
-    ):
+    )
+    if by_value and not contradicted:
         return [list(values).index(s.value) + 1 for s in segments]
     if names is None and len(segments) == len(values):
         return list(range(1, len(values) + 1))

@@ -11,6 +11,7 @@ from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.project.importing import add_case, import_cases
 from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.volumes.dicom import names_patient
 from SAMSemiSegLib.volumes.reading import read_image, read_labels
 from SAMSemiSegLib.volumes.volume import Volume
 from SAMSemiSegLib.volumes.writing import write_image, write_labels
@@ -213,3 +214,58 @@ def test_a_folder_named_after_its_patient_names_no_case(dicom_folder, project, t
     assert add_case(project, folder, name="erika").id == "erika"  # a name that is chosen is kept
     anonymous = dicom_folder / "hippocampus_crop"
     assert add_case(project, anonymous).id == "hippocampus_crop"
+
+
+def test_a_patient_is_known_by_a_short_name_and_by_number(tmp_path):
+    """Of a slice's header; see also the real slices above."""
+    slice_ = sitk.Image(8, 8, sitk.sitkInt16)
+    for name, tags, expected in (
+        ("Wu_Li", {"0010|0010": "Wu^Li"}, True),
+        ("liwu2", {"0010|0010": "Wu^Li"}, True),
+        ("willow", {"0010|0010": "Wu^Li"}, False),
+        ("MRN-0012345", {"0010|0020": "MRN0012345"}, True),
+        ("scan_7", {"0010|0020": "7"}, True),
+        ("scan_17", {"0010|0020": "7"}, False),
+        ("SET-0007", {"0010|0020": "SET-0007", "0012|0062": "YES"}, False),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        for key, value in tags.items():
+            slice_.SetMetaData(key, value)
+        sitk.WriteImage(slice_, str(folder / "1.dcm"))
+        for key in tags:
+            slice_.EraseMetaData(key)
+        assert names_patient(folder) is expected, name
+
+
+def segmentation(path: Path, image: Volume, names: list[str]) -> None:
+    """Segments of the values 1, 2, ... in this order: four slices of the first, one of the last."""
+    array = np.zeros_like(image.array, np.uint8)
+    array[..., 2:6], array[..., 8] = 1, len(names)
+    values, colors = range(1, len(names) + 1), [(9, 9, 9)] * len(names)
+    write_labels(path, Volume(array, image.geometry), names, values, colors)
+
+
+def test_segments_are_never_taken_for_others_that_have_their_number_elsewhere(tmp_path, scans):
+    """Slicer numbers the segments of each file anew."""
+    images, _ = scans
+    image = read_image(images / "phantom_001.nii.gz")
+    labels = tmp_path / "segmentations"
+    labels.mkdir()
+    for number, names in ((1, ["Kidney"]), (2, ["Liver"]), (3, ["liver", "kidney"])):
+        segmentation(labels / f"phantom_00{number}.seg.nrrd", image, names)
+    project = Project.create(tmp_path / "inferred")
+    import_cases(project, images, labels)
+    assert [(x.name, x.value) for x in project.label_set.labels] == [("Kidney", 1), ("Liver", 2)]
+    slices = []
+    for case in project.labeled:
+        read = read_labels(project.path(case.label), [1, 2], image.geometry, ["Kidney", "Liver"])
+        slices.append([int((read[0].array == i).any((0, 1)).sum()) for i in (1, 2)])
+    assert slices == [[5, 0], [0, 5], [1, 4]]
+    segmentation(labels / "other.seg.nrrd", image, ["Liver", "Cyst"])
+    with pytest.raises(InputError, match="do not match the project's label set"):
+        read_labels(labels / "other.seg.nrrd", [1, 2], image.geometry, ["Kidney", "Liver"])
+    # A label map has no names, so that nobody knows which of the two it means.
+    shutil.copy(scans[1] / "phantom_004.nii.gz", labels)
+    with pytest.raises(InputError, match="value 1 to 'Kidney' and to 'Liver'"):
+        import_cases(Project.create(tmp_path / "mixed"), images, labels)

@@ -60,6 +60,7 @@ def command(
         ("retraining.options.nope=1", "retraining.options.nope"),
         ("finetuning.options.rank=-3", "finetuning.options.rank"),
         ("retraining.patch=[40,32,32]", "retraining.patch.*multiple of 16"),
+        ("preprocessing.intensity=window", "preprocessing.window"),
         ('pseudolabels.fill_holes=["body"]', "pseudolabels.fill_holes names 'body'.*head, tail"),
         ('retraining.largest_component=["body"]', "retraining.largest_component names 'body'"),
     ],
@@ -103,6 +104,9 @@ def test_a_project_without_label_costs_no_run(tmp_path: Path, phantom_project: M
         ("supervised_budget.foo=1", "no setting 'supervised_budget.foo'.* minutes, steps"),
         ("retraining.budget.steps=abc", "'retraining.budget.steps' cannot be used"),
         ("nokey", "key=value"),
+        ("retraining.learning_rate=NaN", "'retraining.learning_rate' cannot be used"),
+        ("finetuning.learning_rate=-1", "'finetuning.learning_rate' cannot be used"),
+        ("retraining.weight_decay=-5", "'retraining.weight_decay' cannot be used"),
     ],
 )
 def test_a_setting_that_is_not_there_is_told_with_those_that_are(
@@ -291,3 +295,41 @@ def test_a_resampled_label_is_said_in_a_run_without_its_file_name(
 def test_a_negative_seed_is_one_sentence() -> None:
     with pytest.raises(InputError, match="'seed' cannot be used"):
         load_settings("tiny", seed=-1)
+
+
+def test_steps_that_are_asked_for_are_made_whatever_the_minutes_of_the_preset() -> None:
+    for given, minutes in (([], 30), (["retraining.budget.minutes=2"], 2)):
+        steps = load_settings("balanced", ["retraining.budget.steps=500", *given])
+        assert steps.retraining.budget.steps == 500
+        assert steps.retraining.budget.minutes == (minutes if given else None)
+    assert load_settings("balanced").retraining.budget.minutes == 30
+
+
+def test_overlapping_segments_are_told_without_their_file_name(
+    project: Project, tmp_path: Path
+) -> None:
+    case = project.labeled[0]
+    image = sitk.ReadImage(str(project.path(case.image)))
+    layers = sitk.Compose(*[sitk.Image(image.GetSize(), sitk.sitkUInt8) + 1] * 2)
+    layers.CopyInformation(image)
+    for layer, name in enumerate(("head", "tail")):
+        for key, value in {
+            "ID": name, "Name": name, "LabelValue": "1", "Layer": f"{layer}", "Color": "1 0 0",
+        }.items():  # fmt: skip
+            layers.SetMetaData(f"Segment{layer}_{key}", value)
+    path = tmp_path / "Mustermann.seg.nrrd"
+    sitk.WriteImage(layers, str(path))
+    project.replace(case.model_copy(update={"label": str(path)}))
+    events: list[str] = []
+    stage = Events(None, (lambda event: events.append(event.get("message", "")),))
+    context = Context(devices.make_accelerator("cpu"), stage, Cancellation(tmp_path / "cancel"))
+    prepare(project, PreprocessingSettings(), tmp_path / "preprocessed", context)
+    said = " ".join(events)
+    assert f"{case.id}: The segments of the label overlap" in said and "Mustermann" not in said
+
+
+def test_a_long_list_of_names_is_no_path() -> None:
+    from SAMSemiSegLib.command.project import _number_or_names
+
+    names = [f"a_case_with_a_name_of_its_own_{i}" for i in range(200)]
+    assert _number_or_names(",".join(names), "--labeled") == names

@@ -131,3 +131,25 @@ def test_a_run_does_not_go_on_in_a_project_that_no_longer_suits_it(
 def test_a_run_of_before_its_cases_were_noted_goes_on(stopped: RunFolder) -> None:
     stopped.cases.unlink()
     assert go_on(stopped) is not None
+
+
+def test_what_was_rejected_after_a_run_stays_so_when_it_is_resumed(project: Project) -> None:
+    folder = RunFolder(project.folder / "runs" / "a")
+    start(project, folder, load_settings("tiny", ["export=[]"]))
+    rejected = project.unlabeled[0].id
+    review.reject(Project.load(project.folder), rejected)
+    go_on(folder)
+    assert Project.load(project.folder).case(rejected).status == "rejected"
+
+
+def test_a_run_keeps_the_foundation_model_that_it_chose_by_its_device(project: Project) -> None:
+    """``auto`` would be another one where the run goes on on a GPU."""
+    folder = RunFolder(project.folder / "runs" / "a")
+
+    def stop(event: dict[str, Any]) -> None:
+        raise Cancelled
+
+    settings = load_settings("tiny", ["foundation.name=auto"], device="cpu")
+    with pytest.raises(Cancelled):
+        start(project, folder, settings, listener=stop)
+    assert folder.settings().foundation.name == "lite_medsam" != settings.foundation.name

@@ -205,6 +205,11 @@ def test_labels_that_do_not_fit_the_label_set_are_refused(tmp_path, phantom):
     refused(tmp_path / "empty.nrrd", "empty", read)
     write_image(tmp_path / "scan.nrrd", image)
     refused(tmp_path / "scan.nrrd", "not whole numbers", read)
+    # The NIfTI library would read them as background.
+    undefined = channels.array.astype(np.float32)
+    undefined[0, 0, :2] = np.nan
+    sitk.WriteImage(Volume(undefined, image.geometry).to_sitk(), str(tmp_path / "nan.nii.gz"))
+    refused(tmp_path / "nan.nii.gz", "2 of its voxels are NaN", read)
 
 
 def test_a_label_on_another_grid_is_resampled_and_said_so(tmp_path, phantom):
