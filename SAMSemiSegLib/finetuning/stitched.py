@@ -68,8 +68,7 @@ class StitchedStrategy(CanvasStrategy):
     def sample_loss(self, sample: Sample, progress: Progress) -> Tensor:
         """½(CE + Dice) of one labeled volume."""
         canvas, target, factor = self.draw_canvas(sample)
-        size = (canvas.shape[-2], canvas.shape[-1])
-        return self.loss(self.sam.decode(self.encode(canvas, factor), size), target)
+        return self.loss(self.canvas_logits(canvas, factor), target)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """½(CE + Dice) of logits (B, K, H, W) and labels (B, H, W)."""

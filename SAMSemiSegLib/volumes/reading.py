@@ -53,10 +53,7 @@ def read_image_geometry(path: Path) -> Geometry:
     """
     if path.is_dir():
         return Geometry.of(dicom.read_series(path))
-    reader = _open(path)
-    size, spacing = reader.GetSize()[:3], reader.GetSpacing()[:3]
-    matrix = np.array(reader.GetDirection()).reshape(reader.GetDimension(), -1)[:3, :3]
-    return Geometry(size, spacing, reader.GetOrigin()[:3], tuple(matrix.ravel().tolist()))
+    return _grid(_open(path))
 
 
 def read_labels(
@@ -115,16 +112,20 @@ def check_label_geometry(path: Path, like: Geometry) -> str | None:
     Raises:
         InputError: as :func:`SAMSemiSegLib.volumes.grids.check_same_patient`.
     """
-    reader = _open(path, segmentation_allowed=True)
+    grid = _grid(_open(path, segmentation_allowed=True))
+    check_same_patient(path, grid, like)
+    return None if same_grid(grid, like) else describe_resampling(path, grid, like)
+
+
+def _grid(reader: sitk.ImageFileReader) -> Geometry:
+    """By the header, without trailing axes of one."""
     matrix = np.array(reader.GetDirection()).reshape(reader.GetDimension(), -1)[:3, :3]
-    grid = Geometry(
+    return Geometry(
         reader.GetSize()[:3],
         reader.GetSpacing()[:3],
         reader.GetOrigin()[:3],
         tuple(matrix.ravel().tolist()),
     )
-    check_same_patient(path, grid, like)
-    return None if same_grid(grid, like) else describe_resampling(path, grid, like)
 
 
 def _open(path: Path, segmentation_allowed: bool = False) -> sitk.ImageFileReader:
