@@ -1,4 +1,5 @@
-"""Which volumes to label: first the most representative ones, after a round the most instructive.
+"""Which volumes to label: first the most representative ones, after a round those that stand for
+many of which the network is unsure.
 
 Volumes are points, their descriptors; see :mod:`SAMSemiSegLib.suggestion.descriptors`.
 """
@@ -19,8 +20,8 @@ stands earlier is taken, on every machine the same."""
 
 
 @dataclass(frozen=True)
-class FirstPick:
-    """A representative volume.
+class Pick:
+    """A volume to label.
 
     Attributes:
         index: of the volume.
@@ -31,21 +32,12 @@ class FirstPick:
     stands_for: int
 
 
-@dataclass(frozen=True)
-class NextPick:
-    """A volume of which the network is unsure, and which differs from those labeled.
-
-    Attributes:
-        index: of the volume.
-        distance: to the nearest labeled or earlier picked volume, as a share of the largest such
-            distance before anything was picked; 0 for a copy of a labeled volume.
-    """
-
-    index: int
-    distance: float
-
-
-def first_to_label(points: Points, count: int, labeled: Sequence[int] = ()) -> list[FirstPick]:
+def first_to_label(
+    points: Points,
+    count: int,
+    labeled: Sequence[int] = (),
+    weights: Points | None = None,
+) -> list[Pick]:
     """The most representative volumes: greedy facility location, a form of k-medoids.
 
     Each pick brings the sum of all volumes' distances to their nearest labeled or picked one down
@@ -58,11 +50,13 @@ def first_to_label(points: Points, count: int, labeled: Sequence[int] = ()) -> l
         points: (n, d) descriptors.
         count: how many to pick; at most those without a label.
         labeled: indices of volumes that have a label already; they are not picked.
+        weights: (n,) how much each volume counts; None: all alike.
 
     Returns:
         The picks, the most representative first.
     """
     apart = _distances(points)
+    weights = np.ones(len(points)) if weights is None else weights
     # Before anything is labeled every volume is as far away as the farthest two are: then the
     # largest gain is the medoid's.
     nearest = np.full(len(points), apart.max(initial=0.0))
@@ -71,7 +65,7 @@ def first_to_label(points: Points, count: int, labeled: Sequence[int] = ()) -> l
     open_ = [i for i in range(len(points)) if i not in set(labeled)]
     picked: list[int] = []
     while open_ and len(picked) < count:
-        gains = np.maximum(nearest[None] - apart[open_], 0).sum(1)
+        gains = np.maximum(nearest[None] - apart[open_], 0) @ weights
         best = open_.pop(_first_largest(gains))
         nearest = np.minimum(nearest, apart[best])
         picked.append(best)
@@ -79,19 +73,16 @@ def first_to_label(points: Points, count: int, labeled: Sequence[int] = ()) -> l
     # Of equally near ones the earlier pick stands for a volume, but a pick always for itself.
     owner = np.array(centers)[apart[:, centers].argmin(1)] if centers else np.array([], int)
     owner[picked] = picked
-    return [FirstPick(index, int((owner == index).sum())) for index in picked]
+    return [Pick(index, int((owner == index).sum())) for index in picked]
 
 
 def next_to_label(
     points: Points, confidence: Sequence[float | None], count: int, labeled: Sequence[int]
-) -> list[NextPick]:
-    """The volumes to label after a round: uncertainty with diversity.
+) -> list[Pick]:
+    """The volumes to label after a round: those that stand for many of which the network is unsure.
 
-    Each pick has the largest product of uncertainty (1 - confidence) and distance to the nearest
-    labeled or picked volume, so that neither a difficult volume's twin nor an odd volume of which
-    the network is sure is taken. Choosing by both is after Yang et al., Suggestive annotation,
-    MICCAI 2017; distance as diversity after Sener, Savarese, Active learning for convolutional
-    neural networks: a core-set approach, ICLR 2018.
+    As :func:`first_to_label`, where each volume counts by its uncertainty (1 - confidence).
+    Choosing by both is after Yang et al., Suggestive annotation, MICCAI 2017.
 
     Args:
         points: (n, d) descriptors.
@@ -103,25 +94,9 @@ def next_to_label(
     Returns:
         The picks, the most instructive first.
     """
-    known = [c for c in confidence if c is not None]
-    lowest = min(known, default=0.0)
+    lowest = min((c for c in confidence if c is not None), default=0.0)
     unsure = np.array([1 - (lowest if c is None else c) for c in confidence])
-    apart = _distances(points)
-    largest = apart.max(initial=0.0)
-    nearest = np.full(len(points), largest)
-    for index in labeled:
-        nearest = np.minimum(nearest, apart[index])
-    open_ = [i for i in range(len(points)) if i not in set(labeled)]
-    scale = nearest[open_].max(initial=0.0) or 1.0
-    picks: list[NextPick] = []
-    while open_ and len(picks) < count:
-        scores = unsure[open_] * nearest[open_]
-        if not scores.any():  # only copies are left, or the network is sure of all
-            scores = unsure[open_] if unsure[open_].any() else nearest[open_]
-        best = open_.pop(_first_largest(scores))
-        picks.append(NextPick(best, float(nearest[best] / scale)))
-        nearest = np.minimum(nearest, apart[best])
-    return picks
+    return first_to_label(points, count, labeled, unsure if unsure.any() else None)
 
 
 def _first_largest(values: Points) -> int:

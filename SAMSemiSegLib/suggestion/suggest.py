@@ -28,17 +28,14 @@ class SuggestedCase:
     Attributes:
         id: of the case.
         why: one sentence.
-        stands_for: number of cases that it represents; None after a round.
+        stands_for: number of cases that it represents.
         confidence: of its segmentation, 0..1, where there is one.
-        distance: to the nearest labeled or earlier suggested case, as a share of the largest; None
-            before a round.
     """
 
     id: str
     why: str
-    stands_for: int | None = None
+    stands_for: int
     confidence: float | None = None
-    distance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Suggestion:
 
     Attributes:
         mode: ``first`` before any network was trained: the most representative cases. ``next``
-            after a round: those the network is unsure of and that differ from the labeled ones.
+            after a round: those that stand for many of which the network is unsure.
         cases: to label.
         left_out: why an image could not be read, by case id.
     """
@@ -120,7 +117,7 @@ def choose(
     if not any(judged):
         picks = first_to_label(points, count, labeled)
         chosen = [
-            SuggestedCase(cases[p.index].id, _why_first(p.stands_for), stands_for=p.stands_for)
+            SuggestedCase(cases[p.index].id, _resemblance(p.stands_for), p.stands_for)
             for p in picks
         ]
         return Suggestion("first", chosen, reasons)
@@ -129,28 +126,26 @@ def choose(
     chosen = [
         SuggestedCase(
             cases[p.index].id,
-            _why_next(cases[p.index], p.distance, cases),
-            confidence=cases[p.index].confidence,
-            distance=round(p.distance, 4),
+            f"{_certainty(cases[p.index], cases)}; {_resemblance(p.stands_for)}",
+            p.stands_for,
+            cases[p.index].confidence,
         )
         for p in next_to_label(points, confidence, count, labeled)
     ]
     return Suggestion("next", chosen, reasons)
 
 
-def _why_first(stands_for: int) -> str:
+def _resemblance(stands_for: int) -> str:
     if stands_for == 1:
         return "unlike the others: stands for itself alone"
     return f"typical: {stands_for - 1} other{'s' * (stands_for > 2)} resemble it most"
 
 
-def _why_next(case: Case, distance: float, cases: list[Case]) -> str:
-    far = f"{100 * distance:.0f} % as far from labeled ones as the farthest case"
+def _certainty(case: Case, cases: list[Case]) -> str:
     if case.status == "rejected":
-        return f"its segmentation was rejected; {far}"
+        return "its segmentation was rejected"
     if case.confidence is None:
-        return f"not segmented yet; {far}"
+        return "not segmented yet"
     known = sorted(c.confidence for c in cases if c.confidence is not None and not c.trainable)
-    return f"confidence {case.confidence:.3f}, rank {1 + known.index(case.confidence)} of " + (
-        f"{len(known)} from the lowest; {far}"
-    )
+    rank = 1 + known.index(case.confidence)
+    return f"confidence {case.confidence:.3f}, rank {rank} of {len(known)} from the lowest"

@@ -90,15 +90,17 @@ def test_more_picks_only_go_on_from_fewer(points: np.ndarray, data: st.DataObjec
     assert [p.index for p in first_to_label(points, fewer)] == every[:fewer]
 
 
-def test_next_is_uncertain_and_unlike_the_labeled() -> None:
-    points = np.array([[0.0], [0.1], [5.0], [5.1], [9.0]])
-    confidence = [None, 0.5, 0.6, 0.61, 0.99]
-    picks = next_to_label(points, confidence, 2, labeled=[0])
-    # 1 is the least certain but looks like the labeled 0; 4 is the farthest, but certain; and 3,
-    # once 2 is taken, is its twin.
-    assert picks[0].index == 2
-    assert picks[1].index != 3
-    assert picks[0].distance == pytest.approx(5 / 9)
+def test_next_stands_for_many_of_which_the_network_is_unsure() -> None:
+    """Of three groups the first is labeled; the second is the larger one, but the network knows
+    it; a lone odd volume, however unsure it is of it, teaches it about no other."""
+    points = np.vstack([star((0, 0), 4), star((50, 0), 9), star((0, 60), 5), [[70, 70]]])
+    confidence = [0.3] * 5 + [0.98] * 10 + [0.7] * 6 + [0.5]
+    (pick,) = next_to_label(points, confidence, 1, labeled=[0])
+    assert (pick.index, pick.stands_for) == (15, 7)
+    # Sure of all alike, or of all for certain: as before any network.
+    first = [p.index for p in first_to_label(points, 3, [0])]
+    for alike in (0.7, 1.0):
+        assert [p.index for p in next_to_label(points, [alike] * 22, 3, [0])] == first
 
 
 def test_one_without_confidence_counts_as_the_least_certain() -> None:
@@ -118,8 +120,10 @@ def test_the_reason_names_what_decided() -> None:
     after = choose(cases, found, 4)
     assert after.mode == "next"
     why = {case.id: case.why for case in after.cases}
-    assert after.cases[0].id == "thrown" and "rejected" in why["thrown"]
-    assert why["unsure"].startswith("confidence 0.700, rank 1 of 2")
+    assert why["thrown"].startswith("its segmentation was rejected; ")
+    assert why["unsure"] == (
+        "confidence 0.700, rank 1 of 2 from the lowest; unlike the others: stands for itself alone"
+    )
 
     before = choose([c.model_copy(update={"confidence": None}) for c in cases[:3]], found, 1)
     assert before.mode == "first"
@@ -173,7 +177,7 @@ def test_the_command_says_why_and_as_json(project: Project) -> None:
         offer(project, case.id, project.folder / "x.seg.nrrd", 0.9 - 0.1 * number)
     after = json.loads(runner.invoke(app, [*arguments, "--json"]).stdout)
     assert after["mode"] == "next"
-    assert all(0 <= case["distance"] <= 1 for case in after["cases"])
+    assert all(case["stands_for"] >= 1 for case in after["cases"])
 
 
 def test_with_nothing_left_to_label_it_says_so(project: Project) -> None:
