@@ -12,6 +12,7 @@ from SAMSemiSegLib.evaluation.scores import Scores
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.preprocessing.stage import PreparedCase
 from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.run.events import Kind
 from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.volumes.components import keep_largest
 from SAMSemiSegLib.volumes.reading import read_labels
@@ -46,6 +47,7 @@ def evaluate(
     mine = set(context.share([case.id for case in scored]))
     context.events.stage(f"evaluation:{row}", len(scored))
     scores = Scores()
+    told: list[tuple[Kind, str]] = []
     for number, case in enumerate(scored, 1):
         context.cancellation.check()
         if case.id in mine:
@@ -53,8 +55,9 @@ def evaluate(
                 _score(row, predict, case, project, preprocessor, scores, largest_component)
             except InputError as error:
                 reason = project.without_paths(str(error))
-                context.events.warning(f"The case '{case.id}' is not scored: {reason}")
+                told.append(("warning", f"The case '{case.id}' is not scored: {reason}"))
         context.events.progress(number, len(scored))
+    context.tell(told)
     if context.accelerator.num_processes > 1:
         scores = Scores(gather_object(scores.rows))
     context.events.done()

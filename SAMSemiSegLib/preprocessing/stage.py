@@ -18,6 +18,7 @@ from SAMSemiSegLib.preprocessing.plan import Plan, make_plan
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.project.case import Case
 from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.run.events import Kind
 from SAMSemiSegLib.run.settings import PreprocessingSettings
 from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.volumes.reading import read_image, read_labels
@@ -113,18 +114,20 @@ def prepare(
     preprocessor = Preprocessor(plan)
     context.events.stage("preprocessing", len(parts))
     mine = set(context.share([case.id for case, _ in parts]))
+    told: list[tuple[Kind, str]] = []
     for number, (case, part) in enumerate(parts, 1):
         context.cancellation.check()
         if case.id in mine:
             try:
-                _prepare_case(project, case, part, preprocessor, folder / case.id, context)
+                told += _prepare_case(project, case, part, preprocessor, folder / case.id)
             except InputError as error:
                 if part == "labeled":
                     raise
                 reason = project.without_paths(str(error))
-                context.events.warning(f"The case '{case.id}' is left out: {reason}")
+                told.append(("warning", f"The case '{case.id}' is left out: {reason}"))
         context.events.progress(number, len(parts))
     context.wait()
+    context.tell(told)
     context.events.done()
     prepared = [PreparedCase(case.id, folder / case.id, part) for case, part in parts]
     return plan, [case for case in prepared if (case.folder / "geometry.json").exists()]
@@ -150,16 +153,18 @@ def _prepare_case(
     part: Part,
     preprocessor: Preprocessor,
     folder: Path,
-    context: Context,
-) -> None:
+) -> list[tuple[Kind, str]]:
+    """Returns what is to be told."""
+    told: list[tuple[Kind, str]] = []
     done, digest = folder / "geometry.json", folder / "label.sha256"
     if done.exists():
         if part == "labeled" and digest.exists() and _has_changed(project, case, digest):
-            context.events.warning(
+            sentence = (
                 f"The label of the case '{case.id}' has changed since the run began, which goes on "
                 "with the former one; a new run trains on the new one."
             )
-        return
+            told.append(("warning", sentence))
+        return told
     volume = read_image(project.path(case.image))
     if part == "labeled":
         assert case.label is not None
@@ -170,16 +175,16 @@ def _prepare_case(
         if note:
             # The case's id says which; a file's name may be a patient's.
             name = Path(case.label).name
-            told = note.replace(f"The label '{name}'", "The label").replace(
-                f"'{name}'", "the label"
-            )
-            context.events.message(f"{case.id}: {told}")
+            note = note.replace(f"The label '{name}'", "The label")
+            note = note.replace(f"'{name}'", "the label")
+            told.append(("message", f"{case.id}: {note}"))
         _save(folder / "labels.npy", preprocessor.labels(labels))
         write_text(digest, file_digest(project.path(case.label)))
     _save(folder / "image.npy", preprocessor.image(volume))
     geometry = volume.geometry
     # Written last: its presence says that the case is ready.
     write_json(done, {name: list(value) for name, value in vars(geometry).items()})
+    return told
 
 
 def _has_changed(project: Project, case: Case, digest: Path) -> bool:

@@ -103,7 +103,8 @@ def gather(folder: Path) -> Material:
         notes=notes,
         scores=scores if scores is not None and scores.rows else None,
         pseudo_scores=pseudo_scores,
-        pictures={p.stem: p for p in sorted((folder / "pseudolabels").glob("*.png"))},
+        # A name that begins with a dot was being written when a run was killed.
+        pictures={p.stem: p for p in sorted((folder / "pseudolabels").glob("[!.]*.png"))},
         selections=_selections(folder),
         crops=_crops(folder / "retraining" / "crops.json"),
         counts=counts,

@@ -29,6 +29,7 @@ from SAMSemiSegLib.retraining.selection import Evidence, Shape, select
 from SAMSemiSegLib.retraining.ssl.method import LabeledBatch, StepResult, UnlabeledBatch
 from SAMSemiSegLib.run.settings import RunSettings
 from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.training.devices import forget_frozen_casts
 from SAMSemiSegLib.training.loop import CLIP
 from SAMSemiSegLib.training.losses import IGNORE
 from SAMSemiSegLib.training.progress import Progress
@@ -81,6 +82,7 @@ class OnlineAlternation:
         if unlabeled is None or progress.fraction < self.selection.online_start:
             return self.term.step(labeled, unlabeled, progress)
         if unlabeled.pseudo_hard is None:  # all are of volumes that take no part
+            self._train_foundation([], progress)  # the other processes may have samples
             return self.term.step(labeled, unlabeled, progress)
         answers = self._answers(unlabeled.image)
         # 255 outside of the volume, where there is nothing to learn, and in a volume without part.
@@ -137,7 +139,9 @@ class OnlineAlternation:
         """Probabilities (K, X, Y, Z) of the judge for each crop."""
         judge = self.term.ema_net() or self.term.final_net()
         with evaluating_by_batch(judge):
-            return list(judge(images).float().softmax(1).cpu().numpy())
+            answers = list(judge(images).float().softmax(1).cpu().numpy())
+        forget_frozen_casts()
+        return answers
 
     def _relabeled(self, unlabeled: UnlabeledBatch, sure: Sequence[bool]) -> UnlabeledBatch:
         """The batch with what the foundation model says now of the crops that are not sure."""
@@ -173,6 +177,7 @@ class OnlineAlternation:
         self.strategy.eval()
         with torch.inference_mode():
             prediction = predict_with_guide(self.strategy, image, self.labeling)
+        forget_frozen_casts()
         return make_pseudo_label(prediction, self.labeling, self.names)
 
     def _train_foundation(self, samples: list[Sample], progress: Progress) -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from SAMSemiSegLib.errors import Cancelled
 
@@ -34,20 +34,24 @@ class Cancellation:
         self._requested = threading.Event()
         self._finished = threading.Event()
         self._watch_stdin = watch_stdin
+        self._handlers: dict[int, Any] = {}
 
     def start(self) -> None:
         """Begin to watch; an old cancel file is removed first."""
         self._file.unlink(missing_ok=True)
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._on_signal)
+                self._handlers[number] = signal.signal(number, self._on_signal)
         threading.Thread(target=self._watch, name="cancel-watch", daemon=True).start()
         if self._watch_stdin:
             threading.Thread(target=self._read_stdin, name="stdin-watch", daemon=True).start()
 
     def stop(self) -> None:
-        """The run has ended by itself; a late request does nothing."""
+        """The run has ended by itself; a late request does nothing, a signal what it did before."""
         self._finished.set()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
         self._file.unlink(missing_ok=True)
 
     def request(self) -> None:
@@ -64,7 +68,8 @@ class Cancellation:
         self.request()
 
     def _read_stdin(self) -> None:
-        while sys.stdin.buffer.read(4096):
+        # Not sys.stdin, whose lock a thread may not hold when the interpreter ends.
+        while os.read(0, 4096):
             pass
         self.request()
 

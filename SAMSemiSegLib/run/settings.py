@@ -15,7 +15,6 @@ from SAMSemiSegLib.errors import InputError
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
-Rate = Annotated[float, Field(gt=0)]
 Cleaned = bool | Literal["auto"] | list[str]
 """Labels that a clean-up is for: all, none, or those named; ``auto``: those that are in one piece
 in every labeled volume."""
@@ -139,7 +138,7 @@ class FinetuningSettings(Settings):
     options: dict[str, Any] = Field(default_factory=dict)
     """The strategy's own settings; ``samsemiseg methods`` lists them."""
     budget: Budget = Budget(steps=300)
-    learning_rate: Rate = 1e-3
+    learning_rate: NotNegative = 1e-3
     weight_decay: NotNegative = 0.1
     warmup: Fraction = 0.04
     """Share of the steps with a linearly rising learning rate."""
@@ -199,7 +198,7 @@ class SelectionSettings(Settings):
     write new pseudo-labels, re-train."""
     online_start: Fraction = 0.25
     """For ``alternation = online``: share of the re-training before the first selection."""
-    online_learning_rate: Rate = 1e-4
+    online_learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     """For ``alternation = online``: of the foundation model, falling as (1 - t)^0.9."""
     confidence: Literal["everywhere", "foreground"] = "everywhere"
     """Mean over all voxels, as printed; or over those whose foreground probability is above 0.1."""
@@ -241,7 +240,7 @@ class RetrainingSettings(Settings):
     are useful from the first step. A round of SFR+ begins from the network of the round before.
     ``None``: from random weights, as published."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
-    learning_rate: Rate = 1e-3
+    learning_rate: NotNegative = 1e-3
     weight_decay: NotNegative = 1e-4
     schedule: Literal["poly", "step"] = "poly"
     patch: Size3 | None = None

@@ -8,7 +8,7 @@ import traceback
 from typing import Any
 
 from SAMSemiSegLib.atomic import is_disk_full
-from SAMSemiSegLib.errors import UserError
+from SAMSemiSegLib.errors import Cancelled, UserError
 from SAMSemiSegLib.evaluation.scores import Scores
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.report.report import write_report
@@ -97,6 +97,9 @@ def start(
         with contextlib.suppress(OSError):  # the disk may be what is full
             events.emit("error", message=told)
         raise
+    except Cancelled:
+        log.info("The run was stopped; it can be resumed.")
+        raise
     except Exception as error:
         if not (isinstance(error, OSError) and is_disk_full(error)):
             told = project.without_paths(traceback.format_exc())
@@ -122,8 +125,11 @@ def _manifest(folder: RunFolder) -> dict[str, Any]:
         "onnx": "model/model.onnx",
         "bundle": "model/bundle",
     }
-    for later in sorted(folder.path.glob("round-*")):
-        candidates["net"] = f"{later.name}/retraining/net.safetensors"
-        candidates["pseudolabels"] = f"{later.name}/pseudolabels"
+    # The last round that was made: one that had nothing to do has its selection alone.
+    number = 1
+    while (folder / f"round-{number}" / "retraining" / "net.safetensors").exists():
+        candidates["net"] = f"round-{number}/retraining/net.safetensors"
+        candidates["pseudolabels"] = f"round-{number}/pseudolabels"
+        number += 1
     made = {name: path for name, path in candidates.items() if (folder / path).exists()}
     return {"complete": True, **made}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from SAMSemiSegLib.errors import OutOfMemoryError
 from SAMSemiSegLib.run.cancellation import Cancellation
-from SAMSemiSegLib.run.events import Events
+from SAMSemiSegLib.run.events import Events, Kind
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +52,14 @@ class Context:
 
         formats = {"bf16": torch.bfloat16, "fp16": torch.float16}
         return formats.get(self.accelerator.mixed_precision)
+
+    def tell(self, told: Sequence[tuple[Kind, str]]) -> None:
+        """Tell what the processes met, each in its share; all must call it."""
+        from accelerate.utils import gather_object
+
+        several = self.accelerator.num_processes > 1
+        for kind, text in gather_object(list(told)) if several else told:
+            self.events.emit(kind, message=text)
 
     def share(self, items: list[str]) -> list[str]:
         """This process's part of the items: every n-th one."""

@@ -70,6 +70,17 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def forget_frozen_casts() -> None:
+    """To be called in a step after a pass without gradient of a network that is trained.
+
+    Autocast keeps a weight's half-precision copy; torch before 2.10 kept that of such a pass for
+    the next one too, which then gave the weight no gradient (pytorch issue 158232).
+    """
+    import torch
+
+    torch.clear_autocast_cache()
+
+
 def _number_format(kind: str) -> str:
     import torch
 

@@ -120,6 +120,13 @@ def test_names_are_escaped_and_folders_left_out(run):
     assert not re.search(r"\b20\d\d-\d\d", text), "no dates"
 
 
+def test_a_picture_that_a_killed_run_left_half_is_left_out(run):
+    half = run / "pseudolabels" / ".4711.id7.png"
+    half.write_bytes(next((run / "pseudolabels").glob("[!.]*.png")).read_bytes()[:60])
+    assert "id7" not in write_report(run).read_text(encoding="utf-8")
+    half.unlink()
+
+
 def test_gallery_shows_the_least_trusted_first(run):
     text = write_report(run).read_text(encoding="utf-8")
     assert text.index("Pseudo-label of id0") < text.index("Pseudo-label of id1")

@@ -174,7 +174,10 @@ def test_a_volume_without_part_neither_learns_nor_teaches(
     assert result.values["pseudo_label_share"] == pytest.approx(1 / 3)  # the third crop alone
     assert "crop 1 of step 60" not in {s.id for s in alternation.strategy.taught}  # type: ignore[union-attr]
     nothing = UnlabeledBatch(unlabeled.image)
+    joined: list[int] = []
+    alternation._train_foundation = lambda samples, progress: joined.append(len(samples))  # type: ignore[method-assign]
     assert "pseudo_label" not in alternation.step(labeled, nothing, LATER).losses
+    assert joined == [0]  # where other processes have samples, this one takes part
 
 
 def test_the_v_net_has_its_share_in_the_labels_of_crops(

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 from SAMSemiSegLib.errors import Cancelled, DiskFullError
 from SAMSemiSegLib.project.importing import import_cases
 from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.run.cancellation import Cancellation
 from SAMSemiSegLib.run.events import read_events
 from SAMSemiSegLib.run.folder import RunFolder
 from SAMSemiSegLib.run.presets import load_settings
@@ -101,6 +103,47 @@ with memory_sentence("lower it."):
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "OutOfMemoryError: There is not enough memory: lower it." in done.stderr
+
+
+def test_files_that_a_container_has_read_do_not_count_as_used_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from SAMSemiSegLib.training import memory
+
+    gigabyte = 2**30
+    (tmp_path / "memory.max").write_text(f"{3 * gigabyte}\n")
+    (tmp_path / "memory.current").write_text(f"{3 * gigabyte - 4096}\n")
+    (tmp_path / "memory.stat").write_text(
+        f"anon {gigabyte}\nactive_file {gigabyte // 2}\ninactive_file {gigabyte}\n"
+    )
+    monkeypatch.setattr(memory, "CONTAINER", tmp_path)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=9 * gigabyte))
+    assert memory.free_memory() == gigabyte + gigabyte // 2 + 4096
+
+
+def test_a_run_that_slicer_started_ends_well(tmp_path: Path) -> None:
+    """A thread that waits for the end of standard input must not hold up the interpreter's end."""
+    code = f"""
+from pathlib import Path
+from SAMSemiSegLib.run.cancellation import Cancellation
+watch = Cancellation(Path({str(tmp_path / "cancel")!r}), watch_stdin=True)
+watch.start()
+watch.stop()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.wait(60) == 0, process.stderr and process.stderr.read()
+    process.communicate()
+
+
+def test_signals_do_after_a_run_what_they_did_before(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    watch = Cancellation(tmp_path / "cancel")
+    watch.start()
+    assert signal.getsignal(signal.SIGINT) != before
+    watch.stop()
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def run_folder(project: Project, run: str) -> RunFolder:
@@ -211,9 +254,11 @@ def test_no_label_is_one_sentence(tmp_path: Path, phantom_project: MakeProject) 
 
 
 def test_two_processes_give_the_same_pseudo_labels(project: Project) -> None:
-    """Fine-tuned at learning rate 0, so that the models are equal: what is left is who makes which
-    pseudo-label."""
+    """Fine-tuned at learning rate 0, so that the models are equal: what is left is who
+    makes which pseudo-label, and what each has met."""
     settings = ["--preset", "tiny", "--set", "export=[]", "--set", "finetuning.learning_rate=0"]
+    unreadable = project.unlabeled[-1]
+    project.path(unreadable.image).write_text("no image")
     assert train(project, "one", *settings).returncode == 0
     # As torchrun does; for processors accelerate's own launcher starts a single one.
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
@@ -223,13 +268,14 @@ def test_two_processes_give_the_same_pseudo_labels(project: Project) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = run_folder(project, "one"), run_folder(project, "two")
     names = sorted(path.name for path in (one / "pseudolabels").glob("*.npz"))
-    assert len(names) == 3
+    assert len(names) == 2
     for name in names:
         assert (one / "pseudolabels" / name).read_bytes() == (
             two / "pseudolabels" / name
         ).read_bytes(), name
     told = [e.get("message") for e in read_events(two.events)]
     assert "2 processes work on this run." in told
+    assert any(message and f"'{unreadable.id}' is left out" in message for message in told)
     assert all(torch.isfinite(tensor).all() for tensor in net_of(two).values())
 
 

@@ -56,6 +56,11 @@ def stopped(project: Project) -> RunFolder:
     return folder
 
 
+def test_a_run_that_is_stopped_is_no_error(stopped: RunFolder) -> None:
+    log = (stopped / "log.txt").read_text(encoding="utf-8")
+    assert "stopped; it can be resumed" in log and "unexpectedly" not in log
+
+
 def go_on(folder: RunFolder) -> Scores | None:
     """In another process the project is read again."""
     project = Project.load(folder.path.parents[1])

@@ -275,6 +275,7 @@ def test_a_round_is_made_where_some_volumes_are_confident_and_others_not(
         assert scores.row_names == rows
         assert not (folder / "round-1" / "finetuning").exists()
         assert len(told) == 1 and told[0].startswith("All volumes" if sure else "No volume")
+        assert json.loads(folder.manifest.read_text())["net"] == "retraining/net.safetensors"
 
 
 def test_confident_volumes_teach_the_foundation_model_and_get_no_pseudo_label(

@@ -115,7 +115,7 @@ def _mayTrainWithoutOthers(services: Services) -> bool:
     return not unsaved or services.dialogs.confirm(
         _(
             "The drawings of these cases are not saved: {cases}. Train without them? To save one, "
-            "cancel, double-click its case in 'Project' and click 'Save label'."
+            "cancel, double-click its case in 'Project' and save it in 'Labels'."
         ).format(cases=", ".join(unsaved))
     )
 

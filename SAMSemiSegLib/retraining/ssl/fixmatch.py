@@ -23,6 +23,7 @@ from SAMSemiSegLib.retraining.ssl.method import (
 )
 from SAMSemiSegLib.retraining.teacher import TeacherMethod, TeacherOptions
 from SAMSemiSegLib.run.settings import Fraction, NotNegative
+from SAMSemiSegLib.training.devices import forget_frozen_casts
 from SAMSemiSegLib.training.progress import Progress
 
 
@@ -53,6 +54,7 @@ class FixMatch(TeacherMethod):
             return supervised_step(self.student, labeled)
         with torch.no_grad(), evaluating_by_batch(self.student):  # no dropout in the label
             weak = self.student(unlabeled.image).float().softmax(1)
+        forget_frozen_casts()
         strong = strongly_augmented(unlabeled.image, int(self.options.boxes))
         losses = supervised_step(self.student, labeled).losses
         loss, share = confident_cross_entropy(self.student(strong), weak, self.options.threshold)
