@@ -60,7 +60,7 @@ def draw_grid(
     extent = np.array(size) * np.array(spacing, dtype=float)
     matrix, shift = np.eye(3), np.zeros(3)
     if use_affine:
-        matrix = draw_affine(spacing, strength, generator)
+        matrix = draw_affine(spacing, extent, strength, generator)
         shift = generator.uniform(-1, 1, 3) * SHIFT * strength
     # In grid_sample's units -1..1 is the extent of each axis, whatever its length.
     to_units = torch.from_numpy(matrix * extent[None, :] / extent[:, None]).float()
@@ -78,18 +78,24 @@ def draw_grid(
 
 
 def draw_affine(
-    spacing: Sequence[float], strength: float, generator: np.random.Generator
+    spacing: Sequence[float],
+    extent: Sequence[float],
+    strength: float,
+    generator: np.random.Generator,
 ) -> np.ndarray:
     """A 3x3 matrix from places in the result to places in the source, in the units of spacing.
 
     Where one axis is sampled much more coarsely than another, turning one into the other would mix
     sharp with blurred: the range of that rotation shrinks with the ratio of the spacings beyond 2.
+    And a thin stack is not turned out of itself: by its diagonal's angle at most.
     """
     matrix = np.eye(3)
     for axis in range(3):
         first, second = (i for i in range(3) if i != axis)
         ratio = max(spacing[first], spacing[second]) / min(spacing[first], spacing[second])
         limit = np.deg2rad(ROTATION * strength) * min(1.0, 2.0 / ratio)
+        thinness = min(extent[first], extent[second]) / max(extent[first], extent[second])
+        limit = min(limit, float(np.arctan(thinness)))
         angle = generator.uniform(-limit, limit)
         turn = np.eye(3)
         turn[first, first] = turn[second, second] = np.cos(angle)

@@ -5,6 +5,7 @@ Source: SFR, arXiv 2403.11229; Li et al., IEEE TMI 44(10), 2025.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ from pydantic import Field
 from torch import Tensor
 
 from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.finetuning.slices import slice_layout
 from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy, Prediction, Sample
 from SAMSemiSegLib.foundation.model import FoundationModel
 from SAMSemiSegLib.run.settings import Positive, PseudoLabelSettings, StitchingSettings
-from SAMSemiSegLib.stitching.layout import Slab, plan_slabs
+from SAMSemiSegLib.stitching.layout import Layout, Slab, plan_slabs
 from SAMSemiSegLib.training.progress import Progress
 from SAMSemiSegLib.volumes.volume import shape_of
 
@@ -188,17 +190,34 @@ class CanvasStrategy(FinetuningStrategy):
         return slabs
 
     def upscale_factor(self, shape: tuple[int, int, int], settings: StitchingSettings) -> int:
-        """The factor for a volume of this shape (see ``Options.upscale``)."""
+        """The factor for a volume of this shape (see ``Options.upscale``).
+
+        That of the typical volume, where there is one: all volumes are seen at the scale of those
+        that were learned from. A larger volume has more canvases; only where not even one of its
+        slices would fit is the factor lower.
+        """
         if self.options.upscale != "auto":
             return self.options.upscale
         most = min(self.foundation.downscale, MAX_UPSCALE)
-        pixels = shape[0] * shape[1] * shape[2]
+        own, typical = (math.prod(s) for s in (shape, self.typical_shape or shape))
+        slice_ = own // shape[settings.axis]
         if self.single_slices:
-            pixels //= shape[settings.axis]
+            typical //= (self.typical_shape or shape)[settings.axis]
         factor = 1
-        while factor < most and pixels * (factor + 1) ** 2 * 1.2 <= settings.max_pixels:
-            factor += 1  # 1.2: what margins, blank cells and rounding add to a canvas
+        while factor < most and (
+            # 1.2: what margins, blank cells and rounding add to a canvas
+            max(typical, slice_) * (factor + 1) ** 2 * 1.2 <= settings.max_pixels
+        ):
+            factor += 1
         return factor
+
+    def slice_canvas(
+        self, shape: tuple[int, int, int], settings: StitchingSettings
+    ) -> tuple[Layout, int]:
+        """Layout of one slice alone, and the factor by which the model sees it larger."""
+        factor = self.upscale_factor(shape, settings)
+        budget = with_budget(settings, factor)
+        return slice_layout(shape, budget, self.side_multiple(factor)), factor
 
     def side_multiple(self, factor: int) -> int:
         """Multiple of the canvas' sides before it is enlarged."""

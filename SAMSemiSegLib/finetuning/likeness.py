@@ -15,7 +15,7 @@ from torch import Tensor
 
 from SAMSemiSegLib.finetuning.canvases import CanvasStrategy, with_budget
 from SAMSemiSegLib.finetuning.prototypes import Prototypes, class_prototypes, class_similarity
-from SAMSemiSegLib.finetuning.slices import collect_slices, lay_out_slices, slice_layout
+from SAMSemiSegLib.finetuning.slices import collect_slices, lay_out_slices
 from SAMSemiSegLib.finetuning.strategy import Sample
 from SAMSemiSegLib.stitching.slabs import predict_in_slabs
 from SAMSemiSegLib.stitching.stitch import stitch
@@ -63,7 +63,7 @@ class Likeness:
             return class_similarity(embedding, self.prototypes, strategy.channels, size)
 
         if strategy.single_slices:
-            layout = slice_layout(shape, strategy.stitching, strategy.side_multiple(factor))
+            layout, _ = strategy.slice_canvas(shape, strategy.stitching)
             canvases = lay_out_slices(image, layout, float(image.min()))
             maps = torch.cat([similarity(canvas[None, None]).to(image) for canvas in canvases])
             similarities = collect_slices(maps, layout)
@@ -85,7 +85,7 @@ def _canvases(strategy: CanvasStrategy, sample: Sample) -> Iterator[tuple[Tensor
     factor = strategy.upscale_factor(shape, settings)
     fill = float(sample.image.min())
     if strategy.single_slices:
-        layout = slice_layout(shape, settings, strategy.side_multiple(factor))
+        layout, _ = strategy.slice_canvas(shape, settings)
         images = lay_out_slices(sample.image, layout, fill)
         targets = lay_out_slices(sample.labels, layout, IGNORE)
         for image, target in zip(images, targets, strict=True):

@@ -15,6 +15,7 @@ from SAMSemiSegLib.augmentation.augmentation import Augmentation
 from SAMSemiSegLib.augmentation.style import StyleExchange
 from SAMSemiSegLib.finetuning.strategy import Sample
 from SAMSemiSegLib.run.settings import FinetuningSettings
+from SAMSemiSegLib.training.losses import IGNORE
 from SAMSemiSegLib.training.randomness import generator as random_generator
 
 KEPT, KEPT_BYTES = 96, 2**29
@@ -100,16 +101,18 @@ class VolumeSampler:
 
     def _sample(self, case: VolumeCase, generator: np.random.Generator) -> Sample:
         array = np.array(case.image, dtype=np.float32)
-        labels = None
+        labels = torch.zeros(array.shape, dtype=torch.uint8)
         if case.labels is not None:
             array = self.style(array, case, (0, 0, 0), generator)
             labels = torch.from_numpy(np.array(case.labels))
-        image = torch.from_numpy(array)
-        image, labels, _ = self.augment(image, labels, None, generator)
+        image, moved, _ = self.augment(torch.from_numpy(array), labels, None, generator)
+        assert moved is not None
         if self.settings.patch is not None:
             box = _random_box(image.shape, self.settings.patch, generator)
-            image, labels = image[box], None if labels is None else labels[box]
-        return Sample(case.id, image, labels)
+            image, moved = image[box], moved[box]
+        if case.labels is not None:
+            return Sample(case.id, image, moved)
+        return Sample(case.id, image, outside=moved == IGNORE)
 
 
 def _random_box(

@@ -77,6 +77,8 @@ def finetune(
         name: of the stage in the event stream.
     """
     own = settings.finetuning
+    x, y, z = np.median([case.image.shape for case in labeled], axis=0).astype(int).tolist()
+    strategy.typical_shape = (x, y, z)
     sampler = VolumeSampler(labeled, unlabeled, own, spacing, strategy.variants, context.seed, name)
 
     def draw(generator: np.random.Generator, progress: Progress) -> SampleBatch:
@@ -85,7 +87,12 @@ def finetune(
     def step(batch: SampleBatch, progress: Progress) -> tuple[dict[str, Tensor], dict[str, float]]:
         moved = [
             [
-                replace(s, image=s.image.to(context.device), labels=_to(s.labels, context))
+                replace(
+                    s,
+                    image=s.image.to(context.device),
+                    labels=_to(s.labels, context),
+                    outside=_to(s.outside, context),
+                )
                 for s in samples
             ]
             for samples in (batch.labeled, batch.unlabeled)

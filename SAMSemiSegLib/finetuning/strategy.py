@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from SAMSemiSegLib.errors import InputError
@@ -20,6 +21,7 @@ from SAMSemiSegLib.finetuning.adapters.freeze import hold_frozen_norms
 from SAMSemiSegLib.foundation.model import FoundationModel
 from SAMSemiSegLib.registry import Registry
 from SAMSemiSegLib.run.settings import PseudoLabelSettings, Settings, StitchingSettings
+from SAMSemiSegLib.training.losses import IGNORE
 from SAMSemiSegLib.training.progress import Progress
 
 STRATEGIES: Registry[type[FinetuningStrategy]] = Registry(
@@ -37,12 +39,21 @@ class Sample:
         labels: (X, Y, Z) channel indices with 255 = ignore, or None for an unlabeled volume.
         variant: number of its augmentation, where the strategy has a fixed number of them: the
             same id and variant is the same volume, voxel by voxel.
+        outside: (X, Y, Z) bool of an unlabeled volume, where augmentation has moved in what was not
+            there; None: nowhere.
     """
 
     id: str
     image: Tensor
     labels: Tensor | None = None
     variant: int | None = None
+    outside: Tensor | None = None
+
+    @property
+    def nothing(self) -> Tensor:
+        """(X, Y, Z) labels of an unlabeled volume: 0, and 255 outside of it."""
+        empty = torch.zeros_like(self.image, dtype=torch.uint8)
+        return empty if self.outside is None else empty.masked_fill(self.outside, IGNORE)
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,8 @@ class FinetuningStrategy(nn.Module, ABC):
     Attributes:
         mirror_axes: axes along which the anatomy may be mirrored (the augmentation's
             ``flip_axes``); whoever builds the strategy sets them.
+        typical_shape: voxels along x, y, z of the volumes that are learned from; set before the
+            training and before every prediction.
         window: voxels along x, y, z of the crops it is trained on; None: whole volumes.
         variants: number of augmentations over the training of all labeled volumes together, and
             of the unlabeled, at least one of each; None: a new one in every step.
@@ -81,6 +94,7 @@ class FinetuningStrategy(nn.Module, ABC):
     """
 
     mirror_axes: tuple[int, ...] = ()
+    typical_shape: tuple[int, int, int] | None = None
     window: tuple[int, int, int] | None = None
     variants: int | None = None
     guide: Callable[[Tensor], Tensor] | None = None

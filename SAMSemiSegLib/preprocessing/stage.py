@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +136,7 @@ def prepare(
 
 def _volumes(project: Project, cases: list[Case], context: Context) -> Iterator[Volume]:
     """The volumes of the cases one by one; unlabeled ones that cannot be read are passed over."""
-    step = max(1, len(cases) // FINGERPRINT_CASES)
+    step = max(1, math.ceil(len(cases) / FINGERPRINT_CASES))
     for case in itertools.islice(cases, 0, None, step):
         context.cancellation.check()
         try:

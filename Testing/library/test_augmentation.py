@@ -97,6 +97,23 @@ def test_each_change_of_gray_values_changes_them_but_little(change):
         assert torch.corrcoef(both)[0, 1] > 0.85
 
 
+def test_a_thin_stack_is_not_turned_out_of_itself():
+    """A voxel of 2 mm through the slices; what lies outside is labeled 255."""
+
+    def kept(size, spacing):
+        changes = Augmentation(AugmentationSettings(**(NONE | {"affine": 1.0})), spacing)
+        labels = torch.zeros(size, dtype=torch.uint8)
+        shares = []
+        for seed in range(12):
+            moved = changes(torch.zeros(size), labels, None, np.random.default_rng(seed))[1]
+            shares.append((moved == 0).float().mean().item())
+        return np.median(shares)
+
+    assert kept((48, 48, 40), (1, 1, 1)) > 0.8
+    assert kept((80, 80, 6), (1, 1, 2)) > 0.7
+    assert kept((96, 96, 3), (1, 1, 1)) > 0.6
+
+
 def test_curve_keeps_the_order_of_gray_values():
     image = torch.randn(1, 12, 12, 12, generator=torch.Generator().manual_seed(0))
     order = image.flatten().argsort()

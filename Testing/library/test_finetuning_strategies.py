@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,17 @@ from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.finetuning.adapters.freeze import count_trainable, freeze
 from SAMSemiSegLib.finetuning.adapters.houlsby import add_adapters
 from SAMSemiSegLib.finetuning.adapters.lora import SplitQKV, add_lora
-from SAMSemiSegLib.finetuning.canvases import CanvasStrategy
+from SAMSemiSegLib.finetuning.canvases import CanvasStrategy, with_budget
 from SAMSemiSegLib.finetuning.replay import Replay
+from SAMSemiSegLib.finetuning.sampler import VolumeSampler
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES, Sample
 from SAMSemiSegLib.foundation.model import FOUNDATION
-from SAMSemiSegLib.run.settings import PseudoLabelSettings, StitchingSettings
+from SAMSemiSegLib.run.settings import (
+    AugmentationSettings,
+    FinetuningSettings,
+    PseudoLabelSettings,
+    StitchingSettings,
+)
 from SAMSemiSegLib.training.losses import IGNORE
 from SAMSemiSegLib.training.progress import Progress
 
@@ -184,6 +191,56 @@ def test_upscale_fills_the_budget() -> None:
         assert large.upscale_factor(shape, large.stitching) == most
     fixed = build("decoder", upscale=3)
     assert fixed.upscale_factor(shape, fixed.stitching) == 3
+
+
+def test_all_volumes_are_seen_at_the_scale_of_those_learned_from() -> None:
+    strategy = build("decoder", "sam_vit_tiny_random", max_pixels=1 << 17)
+    larger = (26, 26, 26)
+    assert strategy.upscale_factor((20, 20, 20), strategy.stitching) == 3
+    assert strategy.upscale_factor(larger, strategy.stitching) == 2
+    strategy.typical_shape = (20, 20, 20)
+    assert strategy.upscale_factor(larger, strategy.stitching) == 3
+    budget = with_budget(strategy.stitching, 3)
+    assert len(strategy.slabs_of(larger, budget, 3, 0)) == 2
+    # Of what is far larger, a slice has to fit all the same.
+    assert strategy.upscale_factor((240, 240, 9), strategy.stitching) == 1
+
+
+def test_a_slice_alone_keeps_to_the_pixel_budget() -> None:
+    strategy = build("ect", max_pixels=1 << 12, upscale=4)
+    with pytest.raises(InputError, match="max_pixels"):
+        strategy.slice_canvas((64, 64, 9), strategy.stitching)
+    layout, factor = strategy.slice_canvas((16, 16, 9), strategy.stitching)
+    assert factor == 4 and 16 * layout.height * layout.width <= 1 << 12
+
+
+def test_channels_that_no_group_divides_are_refused_before_a_run() -> None:
+    with pytest.raises(ValueError, match="multiple of 4"):
+        build("head", width=6)
+
+
+def test_what_augmentation_moves_into_an_unlabeled_volume_teaches_nothing() -> None:
+    @dataclass
+    class Case:
+        id: str
+        image: np.ndarray
+        labels: np.ndarray | None
+
+    image = np.random.default_rng(0).normal(size=(24, 24, 20)).astype(np.float32)
+    cases = [Case("a", image, np.ones(image.shape, np.uint8)), Case("b", image, None)]
+    settings = FinetuningSettings(
+        augmentation=AugmentationSettings(affine=1, elastic=0, style=0, strength=2)
+    )
+    sampler = VolumeSampler(cases[:1], cases[1:], settings, (1, 1, 1), None, 0, "t")
+    draws = np.random.default_rng(1)
+    batches = [sampler.draw(draws, True) for _ in range(6)]
+    outside = [b.unlabeled[0].nothing == IGNORE for b in batches]
+    assert sum(bool(o.any()) for o in outside) >= 5
+    assert all(
+        (b.unlabeled[0].nothing[~o] == 0).all() for b, o in zip(batches, outside, strict=True)
+    )
+    assert all(b.unlabeled[0].labels is None for b in batches)
+    assert (Sample("c", torch.zeros(2, 2, 2)).nothing == 0).all()
 
 
 def test_many_remembered_canvases_keep_their_order() -> None:

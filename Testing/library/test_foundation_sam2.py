@@ -202,11 +202,12 @@ def build(
 ) -> FinetuningStrategy:
     torch.manual_seed(5)
     entry = STRATEGIES[name]
+    own = options if name == "box" else {"upscale": 1, **options}
     return entry(
         foundation or FOUNDATION[TINY].build(),
         classes,
         StitchingSettings(max_pixels=1 << 14),
-        entry.Options(upscale=1, **options),
+        entry.Options(**own),
     )
 
 
@@ -249,6 +250,16 @@ def test_strategies_learn_and_predict(sam2: None, name: str) -> None:
     assert prediction.probabilities.isfinite().all()
     total = prediction.probabilities.float().sum(0)
     torch.testing.assert_close(total, torch.ones_like(total), atol=2e-3, rtol=0)
+
+
+def test_a_box_is_prompted_as_sam_2_was_pretrained(tiny: FoundationModel) -> None:
+    """Two corners, then "not a point"; SAM has the corners alone."""
+    strategies = [build("box", tiny), build("box", FOUNDATION["lite_tiny_random"].build())]
+    corners = torch.tensor([[4.0, 4, 20, 30], [0, 0, 8, 8]])
+    ours, theirs = (s._corner_tokens(corners, (64, 64)) for s in strategies)  # type: ignore[operator]
+    assert theirs.shape == (2, 2, 256) and ours.shape == (2, 3, 256)
+    nothing = tiny.prompt_encoder.not_a_point_embed.weight  # type: ignore[union-attr]
+    torch.testing.assert_close(ours[:, 2], nothing.expand(2, -1))
 
 
 def test_official_file_loads_whole(sam2: None, tmp_path: Path) -> None:

@@ -110,9 +110,9 @@ def test_a_thousand_cases_load_at_once(tmp_path):
     project = Project.create(tmp_path, LabelSet.of(["organ"]))
     project.cases = [Case(id=f"case_{i}", image=f"images/{i}.nii.gz") for i in range(1000)]
     project.save()
-    start = time.perf_counter()
+    start = time.process_time()  # others may be at work on the same cores
     assert len(Project.load(tmp_path).unlabeled) == 1000
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_review_from_offer_to_undo_over_a_restart(project, tmp_path):

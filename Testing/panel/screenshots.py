@@ -31,7 +31,9 @@ from SAMSemiSegModule.process.runner import ProcessRunner  # noqa: E402
 from SAMSemiSegModule.story import CASES, Story  # noqa: E402
 
 PANEL_WIDTH, HEIGHT = 430, 640
-SETTINGS = "finetuning.budget.minutes=2.5 retraining.budget.minutes=2"
+SETTINGS = (
+    "retraining.warm_start.minutes=1.5 finetuning.budget.minutes=0.4 retraining.budget.minutes=1.5"
+)
 FAKE = ROOT / "Testing" / "module" / "fake_library"
 SECTIONS = ("projectButton", "labelsButton", "trainingButton", "reviewButton", "modelButton")
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -29,7 +29,7 @@ from SAMSemiSegLib.finetuning.agreement import prediction_of_two
 from SAMSemiSegLib.finetuning.cross_prompting.decoder import PromptedDecoder, resize_logits
 from SAMSemiSegLib.finetuning.cross_prompting.prompts import ClassPoints, Points
 from SAMSemiSegLib.finetuning.prototypes import Prototypes, class_prototypes
-from SAMSemiSegLib.finetuning.slices import collect_slices, lay_out_slices, slice_layout
+from SAMSemiSegLib.finetuning.slices import collect_slices, lay_out_slices
 from SAMSemiSegLib.finetuning.stitched import StitchedOptions, StitchedStrategy
 from SAMSemiSegLib.finetuning.strategy import Prediction, Sample
 from SAMSemiSegLib.foundation.model import FoundationModel
@@ -158,7 +158,7 @@ class CrossPrompting(StitchedStrategy):
     def see(self, sample: Sample) -> Seen:
         """Encode a volume's canvas, or some of its slices, and decode without prompts."""
         if sample.labels is None:
-            sample = Sample(sample.id, sample.image, torch.zeros_like(sample.image).byte())
+            sample = replace(sample, labels=sample.nothing)
         if self.single_slices:
             canvas, target, factor = self._draw_slices(sample)
         else:
@@ -218,8 +218,9 @@ class CrossPrompting(StitchedStrategy):
         for seen in others:
             answers = self.prompted_logits(seen, prototypes, prompter)
             pseudo = pseudo_label(answers, seen.valid)
-            cross.append(segmentation_loss(seen.logits[prompter], pseudo))
-            consistency += [segmentation_loss(answer, pseudo) for answer in answers]
+            background = options.include_background
+            cross.append(segmentation_loss(seen.logits[prompter], pseudo, None, background))
+            consistency += [segmentation_loss(a, pseudo, None, background) for a in answers]
         if others:
             terms["cross"] = options.cross_weight * torch.stack(cross).mean()
             terms["consistency"] = options.consistency_weight * torch.stack(consistency).mean()
@@ -254,8 +255,7 @@ class CrossPrompting(StitchedStrategy):
         if not self.single_slices:
             return super().volume_maps(image, settings, offset)
         shape = shape_of(image)
-        factor = self.upscale_factor(shape, settings)
-        layout = slice_layout(shape, settings, self.side_multiple(factor))
+        layout, factor = self.slice_canvas(shape, settings)
         canvases = lay_out_slices(image, layout, float(image.min())).unsqueeze(1)
         parts = [
             self.canvas_maps(part, factor).to(image.device)
@@ -268,8 +268,7 @@ class CrossPrompting(StitchedStrategy):
         model sees them larger."""
         assert sample.labels is not None
         shape = shape_of(sample.image)
-        factor = self.upscale_factor(shape, self.stitching)
-        layout = slice_layout(shape, self.stitching, self.side_multiple(factor))
+        layout, factor = self.slice_canvas(shape, self.stitching)
         axis = self.stitching.axis
         chosen = torch.randperm(shape[axis])[: self.options.slices].sort().values
         chosen = chosen.to(sample.image.device)

@@ -154,14 +154,19 @@ class BoxStrategy(ReplayStrategy):
         return torch.cat(outlines)
 
     def _corner_tokens(self, corners: Tensor, size: tuple[int, int]) -> Tensor:
-        """SAM's embedding (N, 2, 256) of boxes (N, 4) in pixels of a canvas of this size."""
+        """SAM's embedding (N, 2, 256) of boxes (N, 4) in pixels of a canvas of this size; SAM 2's
+        (N, 3, 256)."""
         encoder = self.foundation.prompt_encoder
         points = corners.reshape(-1, 2, 2).flip(2) + 0.5  # SAM wants column before row
         limits = torch.tensor([size[1], size[0]], device=points.device)
         points = torch.minimum(points.clamp_min(0), limits)
         tokens: Tensor = encoder.pe_layer.forward_with_coords(points, size)  # type: ignore
         kinds = torch.cat([encoder.point_embeddings[i].weight for i in (2, 3)])  # type: ignore
-        return tokens + kinds
+        tokens = tokens + kinds
+        if self.foundation.pads_boxes:
+            nothing = encoder.not_a_point_embed.weight.expand(len(tokens), 1, -1)  # type: ignore
+            tokens = torch.cat([tokens, nothing], 1)
+        return tokens
 
     @torch.no_grad()
     def predict(self, image: Tensor, settings: PseudoLabelSettings) -> Prediction:

@@ -25,7 +25,7 @@ from SAMSemiSegLib.finetuning.adapters.freeze import freeze
 from SAMSemiSegLib.finetuning.agreement import prediction_of_two
 from SAMSemiSegLib.finetuning.cross_teaching.embedding_cache import EmbeddingCache
 from SAMSemiSegLib.finetuning.cross_teaching.propagation import Propagation
-from SAMSemiSegLib.finetuning.slices import collect_slices, lay_out_slices, slice_layout
+from SAMSemiSegLib.finetuning.slices import collect_slices, lay_out_slices
 from SAMSemiSegLib.finetuning.stitched import StitchedOptions, StitchedStrategy
 from SAMSemiSegLib.finetuning.strategy import STRATEGIES, Prediction, Sample
 from SAMSemiSegLib.foundation.blocks import PROMPT_CHANNELS
@@ -38,8 +38,7 @@ from SAMSemiSegLib.run.settings import (
     Positive,
     StitchingSettings,
 )
-from SAMSemiSegLib.stitching.layout import Layout
-from SAMSemiSegLib.training.losses import IGNORE, segmentation_loss
+from SAMSemiSegLib.training.losses import IGNORE
 from SAMSemiSegLib.training.progress import Progress, sigmoid_ramp
 from SAMSemiSegLib.volumes.volume import shape_of
 
@@ -154,7 +153,7 @@ class ECTStrategy(StitchedStrategy):
             with torch.no_grad():
                 classes = self.decode(1 - i, weak, target).argmax(1)
                 classes = classes.masked_fill(target == IGNORE, IGNORE)
-            losses.append(segmentation_loss(self.decode(i, strong, target), classes))
+            losses.append(self.loss(self.decode(i, strong, target), classes))
         return torch.stack(losses).sum()
 
     def draw_window(self, sample: Sample) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -164,10 +163,8 @@ class ECTStrategy(StitchedStrategy):
         depth = sample.image.shape[axis]
         length = min(self.options.window, depth)
         start = int(torch.randint(depth - length + 1, ()).item())
-        labels = sample.labels
-        if labels is None:
-            labels = torch.zeros_like(sample.image, dtype=torch.uint8)
-        layout, _ = self._layout(sample.image, self.stitching)
+        labels = sample.nothing if sample.labels is None else sample.labels
+        layout, _ = self.slice_canvas(shape_of(sample.image), self.stitching)
         target = lay_out_slices(labels.narrow(axis, start, length), layout, IGNORE)
         wanted = range(start, start + length)
         weak, strong = (
@@ -182,12 +179,6 @@ class ECTStrategy(StitchedStrategy):
         return nn.functional.interpolate(
             logits, like.shape[-2:], mode="bilinear", align_corners=False
         )
-
-    def _layout(self, image: Tensor, settings: StitchingSettings) -> tuple[Layout, int]:
-        """Layout of one slice, and the factor by which the model sees it larger."""
-        shape = shape_of(image)
-        factor = self.upscale_factor(shape, settings)
-        return slice_layout(shape, settings, self.side_multiple(factor)), factor
 
     def _embeddings(self, sample: Sample, wanted: Sequence[int], view: str) -> Tensor:
         """(S, 256, h, w) of slices of the weak or the strong view, kept or computed."""
@@ -214,7 +205,7 @@ class ECTStrategy(StitchedStrategy):
 
         One at a time: their numbers must not depend on which others happen to be missing.
         """
-        layout, factor = self._layout(image, settings)
+        layout, factor = self.slice_canvas(shape_of(image), settings)
         index = torch.tensor(list(wanted), device=image.device)
         slices = image.index_select(settings.axis, index)
         canvases = lay_out_slices(slices, layout, float(image.min()))
@@ -226,7 +217,7 @@ class ECTStrategy(StitchedStrategy):
         Each window is encoded with as many further slices as the propagation reaches, which gives
         what the whole sequence would; memory does not grow with the number of slices.
         """
-        layout, _ = self._layout(image, settings)
+        layout, _ = self.slice_canvas(shape_of(image), settings)
         depth, length, reach = image.shape[settings.axis], self.options.window, self.options.reach
         blank = image.new_empty((layout.height, layout.width))
         encoded: dict[int, Tensor] = {}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from SAMSemiSegLib.finetuning.adapters.freeze import freeze
@@ -37,10 +39,10 @@ class HeadStrategy(ReplayStrategy, CanvasStrategy):
     class Options(ReplayOptions, CanvasOptions):
         """Settings of the strategy's own."""
 
-        width: Positive = 16
-        """Channels of the 3D layers, a multiple of 4."""
-        features: Positive = 32
-        """Channels that the embedding is reduced to, a multiple of 4."""
+        width: Annotated[int, Field(gt=0, multiple_of=4)] = 16
+        """Channels of the 3D layers."""
+        features: Annotated[int, Field(gt=0, multiple_of=4)] = 32
+        """Channels that the embedding is reduced to."""
         dropout: Fraction = 0.5
         """Share of these that a training step leaves out."""
         coordinates: bool = True

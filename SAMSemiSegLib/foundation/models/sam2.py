@@ -96,6 +96,7 @@ class SAM2(FoundationModel):
 
     multiple = 2 * STRIDE
     downscale = 4
+    pads_boxes = True
 
     def __init__(
         self,
