@@ -65,6 +65,14 @@ def test_repeated_steps_after_a_resume_replace_the_old_ones():
     assert [x for x, _ in progress.curves["loss"]] == [1, 2, 3, 4]
 
 
+def test_a_single_term_is_not_drawn_beside_the_total():
+    progress = RunProgress()
+    progress.curves = {"loss": [(1, 0.5)], "supervised": [(1, 0.5)]}
+    assert set(progress.shownCurves) == {"loss"}
+    progress.curves["pseudo label"] = [(1, 0.1)]
+    assert progress.shownCurves == progress.curves
+
+
 def test_curves_stay_short_and_whole():
     progress = RunProgress()
     for step in range(1, 5000):

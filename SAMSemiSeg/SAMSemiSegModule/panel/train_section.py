@@ -290,7 +290,7 @@ class TrainSection(Section):
             self.ui.plotWidget.setMRMLPlotViewNode(view)
             self.ui.plotWidget.visible = True
         self._plot.chartNode.SetTitle(self.progress.titleOf(self.progress.curvesOf))
-        self._plot.update(self.progress.curves)
+        self._plot.update(self.progress.shownCurves)
         self.ui.plotWidget.update()
 
     def _isOfProject(self) -> bool:

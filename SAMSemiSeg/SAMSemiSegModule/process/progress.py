@@ -126,6 +126,12 @@ class RunProgress:
         if done > 0.02 and elapsed > 0:
             self.secondsLeft = elapsed / done * (1.0 - self.fraction)
 
+    @property
+    def shownCurves(self) -> dict[str, list[tuple[float, float]]]:
+        """The curves to draw: where there is a single term, it is the total once more."""
+        isOneTerm = len(self.curves) == 2 and "loss" in self.curves
+        return {"loss": self.curves["loss"]} if isOneTerm else self.curves
+
     def _addPoints(self, event: dict[str, Any]) -> None:
         from SAMSemiSegLib.run.events import is_loss
 
