@@ -199,16 +199,12 @@ class CanvasStrategy(FinetuningStrategy):
         if self.options.upscale != "auto":
             return self.options.upscale
         most = min(self.foundation.downscale, MAX_UPSCALE)
-        own, typical = (math.prod(s) for s in (shape, self.typical_shape or shape))
-        slice_ = own // shape[settings.axis]
-        if self.single_slices:
-            typical //= (self.typical_shape or shape)[settings.axis]
+        typical = self.typical_shape or shape
+        seen = math.prod(typical) // (typical[settings.axis] if self.single_slices else 1)
+        pixels = max(seen, math.prod(shape) // shape[settings.axis])
         factor = 1
-        while factor < most and (
-            # 1.2: what margins, blank cells and rounding add to a canvas
-            max(typical, slice_) * (factor + 1) ** 2 * 1.2 <= settings.max_pixels
-        ):
-            factor += 1
+        while factor < most and pixels * (factor + 1) ** 2 * 1.2 <= settings.max_pixels:
+            factor += 1  # 1.2: what margins, blank cells and rounding add to a canvas
         return factor
 
     def slice_canvas(

@@ -128,7 +128,7 @@ def build_method(
     entry = METHODS[settings.method]
 
     def build_net() -> nn.Module:
-        return VNet(channels, settings.net, needs_of(settings).heads)
+        return VNet(channels, settings.net, entry.needs_of(options).heads)
 
     method = entry(build_net, channels, options)
     method.prepare(patch)

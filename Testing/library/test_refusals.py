@@ -273,6 +273,15 @@ def test_what_a_run_writes_down_holds_no_path_of_a_scan(
         assert str(Path(case.image).parent) not in written
 
 
+def told_by_preprocessing(project: Project, folder: Path) -> str:
+    """All messages of the stage."""
+    events: list[str] = []
+    stage = Events(None, (lambda event: events.append(event.get("message", "")),))
+    context = Context(devices.make_accelerator("cpu"), stage, Cancellation(folder / "cancel"))
+    prepare(project, PreprocessingSettings(), folder / "preprocessed", context)
+    return " ".join(events)
+
+
 def test_a_resampled_label_is_said_in_a_run_without_its_file_name(
     tmp_path: Path, write_phantom_set: PhantomSet
 ) -> None:
@@ -284,11 +293,7 @@ def test_a_resampled_label_is_said_in_a_run_without_its_file_name(
     project = Project.create(tmp_path / "project", LabelSet.parse("head=1,tail=2"))
     case = add_case(project, image, tmp_path / "Mustermann.nrrd")
     assert case.note is not None and "resampled" in case.note
-    events: list[str] = []
-    stage = Events(None, (lambda event: events.append(event.get("message", "")),))
-    context = Context(devices.make_accelerator("cpu"), stage, Cancellation(tmp_path / "cancel"))
-    prepare(project, PreprocessingSettings(), tmp_path / "preprocessed", context)
-    said = " ".join(events)
+    said = told_by_preprocessing(project, tmp_path)
     assert f"{case.id}: The label lies on another grid" in said and "Mustermann" not in said
 
 
@@ -320,11 +325,7 @@ def test_overlapping_segments_are_told_without_their_file_name(
     path = tmp_path / "Mustermann.seg.nrrd"
     sitk.WriteImage(layers, str(path))
     project.replace(case.model_copy(update={"label": str(path)}))
-    events: list[str] = []
-    stage = Events(None, (lambda event: events.append(event.get("message", "")),))
-    context = Context(devices.make_accelerator("cpu"), stage, Cancellation(tmp_path / "cancel"))
-    prepare(project, PreprocessingSettings(), tmp_path / "preprocessed", context)
-    said = " ".join(events)
+    said = told_by_preprocessing(project, tmp_path)
     assert f"{case.id}: The segments of the label overlap" in said and "Mustermann" not in said
 
 

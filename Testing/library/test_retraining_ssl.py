@@ -9,19 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.retraining.crops import CropSampler
 from SAMSemiSegLib.retraining.pseudo_label_term import PseudoLabelTerm, pseudo_label_weight
 from SAMSemiSegLib.retraining.ssl.acmt import AmbiguityConsensusMeanTeacher
 from SAMSemiSegLib.retraining.ssl.bcp import BidirectionalCopyPaste
 from SAMSemiSegLib.retraining.ssl.method import METHODS, LabeledBatch, SSLMethod, UnlabeledBatch
-from SAMSemiSegLib.retraining.student import (
-    adapt_settings,
-    begin_from,
-    build_method,
-    check_patch,
-    needs_of,
-)
+from SAMSemiSegLib.retraining.student import adapt_settings, begin_from, build_method
 from SAMSemiSegLib.retraining.teacher import ema_alpha
 from SAMSemiSegLib.retraining.vnet import VNet
 from SAMSemiSegLib.run.settings import NetSettings, RetrainingSettings, Size3
@@ -370,50 +363,3 @@ def test_self_training_begins_anew_with_the_same_weights_in_all_processes() -> N
     one, two = (method.state_dict() for method in methods)
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
     assert not torch.equal(*(s["student.encoder.stage1.0.weight"] for s in (first, one)))
-
-
-def test_settings_are_adapted_or_refused_with_a_sentence() -> None:
-    settings = RetrainingSettings(method="magicnet", labeled_batch=1, unlabeled_batch=1)
-    adapted, notes = adapt_settings(settings, 1, 5)
-    assert adapted.net.norm == "instance" and settings.net.norm == "batch"
-    assert any("instance norm" in note for note in notes)
-    adapted, notes = adapt_settings(
-        RetrainingSettings(method="bcp", labeled_batch=1, unlabeled_batch=1), 1, 5
-    )
-    assert (adapted.labeled_batch, adapted.unlabeled_batch) == (2, 2) and len(notes) == 3
-    plain = RetrainingSettings(method="ua_mt", net=NetSettings(dropout=0))
-    adapted, notes = adapt_settings(plain, 3, 3)
-    assert adapted.net.dropout == 0.5 and any("dropout" in note for note in notes)
-    odd = RetrainingSettings(method="bcp", labeled_batch=3, unlabeled_batch=5)
-    adapted, notes = adapt_settings(odd, 9, 9)
-    assert (adapted.labeled_batch, adapted.unlabeled_batch) == (4, 6) and len(notes) == 2
-    for change, words in [
-        ({"options": {"lambda": 1}}, "retraining.options.lambda"),
-        ({"options": {"ema_decay": 2}}, "retraining.options.ema_decay"),
-        ({"method": "no_such"}, "choose one of"),
-    ]:
-        with pytest.raises(InputError, match=words):
-            build(RetrainingSettings(**change))
-    with pytest.raises(InputError, match="multiple of 16"):
-        build_method(RetrainingSettings(), 2, 1, 1, (32, 40, 32))
-    with pytest.raises(InputError, match="multiple of 32"):
-        build_method(RetrainingSettings(method="magicnet"), 2, 1, 1, (32, 48, 32))
-
-
-def test_some_needs_depend_on_the_options() -> None:
-    cubes = RetrainingSettings(method="magicnet", options={"cube": 48})
-    assert needs_of(cubes).divisor == 48
-    check_patch((96, 48, 96), cubes)
-    with pytest.raises(InputError, match="multiple of 48"):
-        check_patch((96, 32, 96), cubes)
-    small = RetrainingSettings(
-        method="magicnet", options={"cube": 16}, net=NetSettings(norm="instance")
-    )
-    assert adapt_settings(small, 1, 1)[0].net.norm == "group"
-    with pytest.raises(InputError, match=r"options\.cube"):
-        needs_of(RetrainingSettings(method="magicnet", options={"cube": 40}))
-    for indicator, dropout in (("entropy", 0), ("uncertainty", 0.5)):
-        own = RetrainingSettings(
-            method="acmt", options={"indicator": indicator}, net=NetSettings(dropout=0)
-        )
-        assert adapt_settings(own, 1, 1)[0].net.dropout == dropout

@@ -102,16 +102,13 @@ def mayTrain(services: Services) -> bool:
 def _mayTrainWithoutOthers(services: Services) -> bool:
     """The user's own segmentations of cases that are not on screen, which may be drawn on too."""
     store, shown = services.store, services.parameters.caseSegmentation
-    drawn = [
-        node
+    keys = {
+        key
         for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
         if node is not shown and isUnsaved(node)
-    ]
-    unsaved = [
-        case.id
-        for case in store.cases
-        if any(caseKey(store, case) in keysOf(node) for node in drawn)
-    ]
+        for key in keysOf(node)
+    }
+    unsaved = [case.id for case in store.cases if caseKey(store, case) in keys]
     return not unsaved or services.dialogs.confirm(
         _(
             "The drawings of these cases are not saved: {cases}. Train without them? To save one, "

@@ -153,8 +153,8 @@ class Panel:
             return
         if not folder or str(store.folder) == folder or not self.services.installer.isValid()[0]:
             return
+        store.close()  # the project of another scene must not pass for this one's
         if not (Path(folder) / "project.json").is_file():
-            store.close()  # the project of another scene must not pass for this one's
             self.tell(
                 _("The scene's project '{folder}' is not there; open it where it is now.").format(
                     folder=folder
@@ -162,7 +162,6 @@ class Panel:
             )
             return
         with self.errorsShown():
-            store.close()  # also where the scene's project cannot be read
             store.open(Path(folder))
             self.train.reconnect()
 

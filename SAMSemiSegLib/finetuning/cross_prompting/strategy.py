@@ -18,6 +18,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -214,13 +215,13 @@ class CrossPrompting(StitchedStrategy):
             ]
         )
         terms = {"prompted": prompted.mean()}
+        unsupervised = partial(segmentation_loss, include_background=options.include_background)
         cross, consistency = [], []
         for seen in others:
             answers = self.prompted_logits(seen, prototypes, prompter)
             pseudo = pseudo_label(answers, seen.valid)
-            background = options.include_background
-            cross.append(segmentation_loss(seen.logits[prompter], pseudo, None, background))
-            consistency += [segmentation_loss(a, pseudo, None, background) for a in answers]
+            cross.append(unsupervised(seen.logits[prompter], pseudo))
+            consistency += [unsupervised(answer, pseudo) for answer in answers]
         if others:
             terms["cross"] = options.cross_weight * torch.stack(cross).mean()
             terms["consistency"] = options.consistency_weight * torch.stack(consistency).mean()
