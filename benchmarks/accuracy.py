@@ -50,6 +50,8 @@ FIGURES = ("dice", "jaccard", "asd_mm", "hd95_mm", "asd_voxels", "hd95_voxels")
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
 
+NAMES = typer.Option([], "--name", help="Configurations to show; none: all.")
+
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 
 
@@ -143,15 +145,23 @@ def run(
         results.parent.mkdir(parents=True, exist_ok=True)
         with results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        table(results)
+        beside = [old for old in read(results, [name]) if old["dataset"] == dataset]
+        show_table([old for old in beside if old["labels"] == labels])
 
 
 @app.command()
-def table(results: Path = typer.Argument(RESULTS), markdown: bool = False) -> None:
+def table(
+    results: Path = typer.Argument(RESULTS), names: list[str] = NAMES, markdown: bool = False
+) -> None:
     """One table of all lines: mean and spread over labeled cases and seeds."""
+    show_table(read(results, names), markdown)
+
+
+def show_table(runs: Sequence[dict[str, Any]], markdown: bool = False) -> None:
+    """Print mean and spread over labeled cases and seeds of each row."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     published: dict[tuple[Any, ...], float | None] = {}
-    for line in read(results):
+    for line in runs:
         for row, figures in line["rows"].items():
             key = (line["dataset"], line["labels"], title(line), row)
             groups.setdefault(key, []).append(figures)
@@ -160,10 +170,10 @@ def table(results: Path = typer.Argument(RESULTS), markdown: bool = False) -> No
                 published[key] = _published(line["dataset"], line["labels"], PUBLISHED[row])
     columns = ("Set", "Labels", "Configuration", "Row", "Dice %", "HD95 mm", "Failed", "Published")
     lines = []
-    for (name, labels, configuration, row), runs in sorted(groups.items()):
-        dice = [100 * r["dice"] for r in runs]
+    for (name, labels, configuration, row), scores in sorted(groups.items()):
+        dice = [100 * s["dice"] for s in scores]
         spread = f" ± {statistics.stdev(dice):.1f}" if len(dice) > 1 else ""
-        hd95 = [r["hd95_mm"] for r in runs if r["hd95_mm"] is not None]
+        hd95 = [s["hd95_mm"] for s in scores if s["hd95_mm"] is not None]
         cells = (
             name,
             str(labels),
@@ -171,7 +181,7 @@ def table(results: Path = typer.Argument(RESULTS), markdown: bool = False) -> No
             row,
             f"{statistics.fmean(dice):.1f}{spread} ({len(dice)})",
             f"{statistics.fmean(hd95):.1f}" if hd95 else "–",
-            f"{sum(r['failures'] for r in runs)} of {sum(r['cases'] for r in runs)}",
+            f"{sum(s['failures'] for s in scores)} of {sum(s['cases'] for s in scores)}",
             str(published.get((name, labels, configuration, row)) or "–"),
         )
         lines.append(cells)
@@ -179,22 +189,24 @@ def table(results: Path = typer.Argument(RESULTS), markdown: bool = False) -> No
 
 
 @app.command()
-def methods(results: Path = typer.Argument(RESULTS), markdown: bool = False) -> None:
+def methods(
+    results: Path = typer.Argument(RESULTS), names: list[str] = NAMES, markdown: bool = False
+) -> None:
     """The methods plain, with SFR and with SFR+, the best first, with the published Dice and the
     time; cells with commas hold the three in this order."""
     columns = ("Set", "Labels", "Configuration", "Method", "Plain", "SFR", "SFR+", "HD95 mm")
     columns += ("Failed", "Published", "Minutes")
-    show(columns, [list(line) for line in ranking(read(results), _published)], markdown)
+    show(columns, [list(line) for line in ranking(read(results, names), _published)], markdown)
 
 
 @app.command()
 def curves(
     results: Path = typer.Argument(RESULTS),
     output: Path = typer.Option(Path("curves.png"), help="Picture to write: .png, .svg or .pdf."),
-    names: list[str] = typer.Option([], "--name", help="Configurations to show; none: all."),
+    names: list[str] = NAMES,
 ) -> None:
     """Draw the Dice of the final networks against the number of labeled volumes."""
-    sets = series(read(results), names)
+    sets = series(read(results, names))
     if not sets:
         raise InputError(f"'{results}' holds no such runs; `run` appends some.")
     draw(sets, output)
@@ -238,11 +250,13 @@ def show(columns: Sequence[str], lines: Sequence[Sequence[str]], markdown: bool)
     Console().print(shown)
 
 
-def read(results: Path) -> list[dict[str, Any]]:
-    """The lines of a results file; none where there is no file."""
+def read(results: Path, names: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The lines of a results file, or those of the named configurations; none where there is no
+    file."""
     if not results.exists():
         return []
-    return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if not names or line["name"] in names]
 
 
 def _run(

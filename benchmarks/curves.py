@@ -13,17 +13,10 @@ Series = dict[str, dict[int, list[float]]]
 """Dice in percent of each run, by the name of the series and the number of labeled volumes."""
 
 
-def series(lines: Sequence[dict[str, Any]], names: Sequence[str] = ()) -> dict[str, Series]:
-    """What is to be drawn, by the set of scans: the final network of each run.
-
-    Args:
-        lines: of the results file.
-        names: configurations to show; none: all.
-    """
+def series(lines: Sequence[dict[str, Any]]) -> dict[str, Series]:
+    """What is to be drawn of these lines, by the set of scans: the final network of each run."""
     sets: dict[str, Series] = {}
     for line in lines:
-        if names and line["name"] not in names:
-            continue
         runs = sets.setdefault(line["dataset"], {}).setdefault(title(line), {})
         runs.setdefault(line["labels"], []).append(100 * line["rows"][final_row(line)]["dice"])
     return sets

@@ -185,6 +185,23 @@ def test_methods_stand_in_the_order_of_their_best_way(accuracy: ModuleType) -> N
     assert ranked[0][7:] == ("2.0, 2.0, –", "1, 2, –", "–, –, –", "1.5, 1.5, –")
 
 
+def test_tables_show_the_named_configurations_only(
+    accuracy: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results.jsonl"
+    figures = {"dice": 0.8, "hd95_mm": 2.0, "failures": 0, "cases": 16}
+    lines = [
+        {"dataset": "la", "labels": 1, "name": name, "rows": {"re-trained": figures}, **more}
+        for name in ("old", "new")
+        for more in ({}, {"method": "acmt", "variant": "sfr", "seconds": 60})
+    ]
+    results.write_text("\n".join(map(json.dumps, lines)))
+    for show in (accuracy.table, accuracy.methods):
+        show(results, ["new"], markdown=True)
+        told = capsys.readouterr().out
+        assert "new" in told and "80.0" in told and "old" not in told
+
+
 def test_curves_show_the_final_network_of_each_run(accuracy: ModuleType, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     scores = {"re-trained": {"dice": 0.7}, "re-trained (round 1)": {"dice": 0.8}}
