@@ -90,11 +90,13 @@ class OnlineAlternation:
         evidence = {
             str(i): Evidence.of(answer, within)
             for i, (answer, within) in enumerate(zip(answers, inside, strict=True))
+            if within.any()
         }
         decisions = select(evidence, self.known, self.selection)
         self.judged.extend(vars(decision) for decision in decisions.values())
-        sure = [decisions[str(i)].confident for i in range(len(answers))]
-        result = self.term.step(labeled, self._relabeled(unlabeled, sure), progress)
+        sure = [int(i) for i, decision in decisions.items() if decision.confident]
+        unsure = [int(i) for i, decision in decisions.items() if not decision.confident]
+        result = self.term.step(labeled, self._relabeled(unlabeled, unsure), progress)
         samples = [
             Sample(
                 f"crop {i} of step {progress.step}",
@@ -103,18 +105,17 @@ class OnlineAlternation:
                     labeled.labels
                 ),
             )
-            for i, confident in enumerate(sure)
-            if confident
+            for i in sure
         ]
         samples += [
             Sample(f"labeled {i} of step {progress.step}", labeled.image[i, 0], labeled.labels[i])
             for i in range(min(len(samples), len(labeled.image)))
         ]
         self._train_foundation(samples, progress)
-        result.values["confident_share"] = float(np.mean(sure))
-        result.values["crop_confidence"] = float(
-            np.mean([decision.confidence for decision in decisions.values()])
-        )
+        judged = list(decisions.values())
+        if judged:
+            result.values["confident_share"] = len(sure) / len(judged)
+            result.values["crop_confidence"] = float(np.mean([d.confidence for d in judged]))
         return result
 
     def state(self) -> dict[str, Any]:
@@ -143,19 +144,19 @@ class OnlineAlternation:
         forget_frozen_casts()
         return answers
 
-    def _relabeled(self, unlabeled: UnlabeledBatch, sure: Sequence[bool]) -> UnlabeledBatch:
-        """The batch with what the foundation model says now of the crops that are not sure."""
+    def _relabeled(self, unlabeled: UnlabeledBatch, unsure: Sequence[int]) -> UnlabeledBatch:
+        """The batch with what the foundation model says now of these crops; no other takes part."""
         image = unlabeled.image
         assert unlabeled.pseudo_hard is not None
         hard = unlabeled.pseudo_hard.clone()
         soft, confidence = self._maps(unlabeled)
-        for i in (i for i, confident in enumerate(sure) if not confident):
+        for i in unsure:
             found = self._pseudo_label(image[i, 0])
             hard[i] = torch.from_numpy(found.hard).to(hard).where(hard[i] != IGNORE, IGNORE)
             for kept, new in ((soft, found.probabilities), (confidence, found.confidence)):
                 if kept is not None:
                     kept[i] = torch.from_numpy(new).to(kept)
-        chosen = torch.tensor([not confident for confident in sure], device=image.device)
+        chosen = torch.tensor([i in unsure for i in range(len(image))], device=image.device)
         return replace(
             unlabeled, pseudo_hard=hard, pseudo_soft=soft, confidence=confidence, selected=chosen
         )

@@ -105,6 +105,7 @@ class Pipeline:
                     partial(self._probabilities, final),
                     selection,
                     labels.channels,
+                    self.whole,
                     folder,
                     self.context,
                 )

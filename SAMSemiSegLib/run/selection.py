@@ -16,6 +16,7 @@ from SAMSemiSegLib.preprocessing.stage import PreparedCase
 from SAMSemiSegLib.retraining.selection import Decision, Evidence, Shape, select
 from SAMSemiSegLib.run.settings import SelectionSettings
 from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.volumes.components import keep_largest
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def choose_confident(
     predict: Callable[[PreparedCase], np.ndarray[Any, Any]],
     settings: SelectionSettings,
     channels: int,
+    whole: Sequence[int],
     folder: Path,
     context: Context,
 ) -> dict[str, ConfidentCase]:
@@ -55,6 +57,7 @@ def choose_confident(
         predict: probabilities (K, X, Y, Z) of the re-trained net.
         settings: threshold or quantile, and the guards.
         channels: K.
+        whole: channels that are in one piece: what lies apart of them is no label.
         folder: of the round.
         context: collaborators; the cases are shared out over the processes.
     """
@@ -67,7 +70,7 @@ def choose_confident(
         return {
             case.id: ConfidentCase(case, _label_path(folder, case))
             for case in unlabeled
-            if decided[case.id]["confident"]
+            if decided.get(case.id, {}).get("confident")  # it may not have been readable then
         }
     known = [Shape.of(np.array(case.labels), channels) for case in cases if case.part == "labeled"]
     mine = set(context.share([case.id for case in unlabeled]))
@@ -79,7 +82,7 @@ def choose_confident(
             probabilities = predict(case)
             evidence.append((case.id, Evidence.of(probabilities)))
             with replacing(_label_path(folder, case)) as temporary:
-                np.save(temporary, probabilities.argmax(0).astype(np.uint8))
+                np.save(temporary, keep_largest(probabilities.argmax(0), whole).astype(np.uint8))
         context.events.progress(number, len(unlabeled))
     if context.accelerator.num_processes > 1:
         evidence = gather_object(evidence)
@@ -91,26 +94,40 @@ def choose_confident(
     }
     if context.main:
         write_json(kept, {id: vars(d) for id, d in decisions.items()})
-        _tell(len(chosen), decisions, context)
+        _tell(len(chosen), decisions, settings, context)
     context.wait()
     context.events.done()
     return chosen
 
 
-def _tell(chosen: int, decisions: Mapping[str, Decision], context: Context) -> None:
+def _tell(
+    chosen: int,
+    decisions: Mapping[str, Decision],
+    settings: SelectionSettings,
+    context: Context,
+) -> None:
     context.events.message(f"{chosen} of {len(decisions)} volumes are confident.")
+    by_threshold = settings.mode == "threshold"
     if chosen == 0:
         best = max(decisions.values(), key=lambda decision: decision.confidence)
+        advice = (
+            "lower retraining.selection.threshold or set retraining.selection.mode=quantile"
+            if by_threshold
+            else "raise retraining.selection.quantile"
+        )
         context.events.warning(
-            "No volume is confident, so that a further round would change nothing; lower "
-            "retraining.selection.threshold or set retraining.selection.mode=quantile. "
+            f"No volume is confident, so that a further round would change nothing; {advice}. "
             f"The most confident one ({best.confidence:.4f}): {best.reason}"
         )
     elif chosen == len(decisions):
+        advice = (
+            "raise retraining.selection.threshold or set retraining.selection.mode=quantile"
+            if by_threshold
+            else "lower retraining.selection.quantile"
+        )
         context.events.warning(
             "All volumes are confident, so that none is left for a pseudo-label and there is no "
-            "further round; raise retraining.selection.threshold or set "
-            "retraining.selection.mode=quantile."
+            f"further round; {advice}."
         )
 
 

@@ -173,6 +173,7 @@ def test_a_volume_without_part_neither_learns_nor_teaches(
     result = alternation.step(labeled, unlabeled, LATER)
     assert result.values["pseudo_label_share"] == pytest.approx(1 / 3)  # the third crop alone
     assert "crop 1 of step 60" not in {s.id for s in alternation.strategy.taught}  # type: ignore[union-attr]
+    assert len(alternation.judged) == 2 and result.values["confident_share"] == 0.5
     nothing = UnlabeledBatch(unlabeled.image)
     joined: list[int] = []
     alternation._train_foundation = lambda samples, progress: joined.append(len(samples))  # type: ignore[method-assign]
