@@ -124,7 +124,7 @@ class CropSampler:
 
     def draw_unlabeled(self, generator: np.random.Generator) -> UnlabeledBatch:
         """``unlabeled_batch`` crops with what the pseudo-label term needs of them."""
-        images, hards, extras, selected = [], [], [], []
+        images, insides, hards, extras, selected = [], [], [], [], []
         mode = self.settings.pseudo_label_mode
         online = mode == "selected" and self.settings.selection.alternation == "online"
         picked = _pick(len(self.unlabeled), self.settings.unlabeled_batch, generator)
@@ -132,19 +132,21 @@ class CropSampler:
             pseudo = case.pseudo_label if mode != "off" else None
             maps = [] if pseudo is None else self._soft_maps(pseudo)
             corner = self._uniform_corner(case, generator)
-            stored = None if pseudo is None else pseudo.hard
-            if stored is None and online and case.selected:
-                # The foundation model labels the crop in training, but not what is outside.
-                stored = np.broadcast_to(np.uint8(0), case.image.shape)
+            blank = np.broadcast_to(np.uint8(0), case.image.shape)
+            stored = blank if pseudo is None else pseudo.hard
             image, label, extra = self._crop(case, stored, maps, corner, generator)
+            assert label is not None
+            # Online the foundation model labels the crop in training, but not what is outside.
+            labeled = pseudo is not None or (online and case.selected)
             images.append(image)
-            hards.append(label)
+            insides.append(label != IGNORE)
+            hards.append(label if labeled else None)
             extras.append(extra)
             selected.append(bool(case.selected) and pseudo is not None)
-        image_batch = torch.stack(images).unsqueeze(1)
+        image_batch, inside = torch.stack(images).unsqueeze(1), torch.stack(insides)
         first = next((e for e in extras if e is not None), None)
         if all(h is None for h in hards):
-            return UnlabeledBatch(image_batch)
+            return UnlabeledBatch(image_batch, inside=inside)
         # A volume without a pseudo-label (yet) is ignored by the term: 255, confidence 0.
         nothing = torch.full(self.patch, IGNORE, dtype=torch.uint8)
         hard = torch.stack([nothing if h is None else h for h in hards])
@@ -157,7 +159,7 @@ class CropSampler:
             if self.settings.pseudo_label_target == "soft":
                 soft = soft_maps.clamp_min(0)
                 soft = soft / soft.sum(1, keepdim=True).clamp_min(1e-6)
-        return UnlabeledBatch(image_batch, hard, soft, confidence, torch.tensor(selected))
+        return UnlabeledBatch(image_batch, hard, soft, confidence, torch.tensor(selected), inside)
 
     def _soft_maps(self, pseudo: PseudoLabelArrays) -> list[Array]:
         """Confidence (1, X, Y, Z) and probabilities (K, X, Y, Z), those that are used."""

@@ -23,7 +23,7 @@ from SAMSemiSegLib.retraining.patch import choose_patch
 from SAMSemiSegLib.retraining.pseudo_label_term import PseudoLabelTerm
 from SAMSemiSegLib.retraining.selection import Shape
 from SAMSemiSegLib.retraining.ssl.method import LabeledBatch, UnlabeledBatch
-from SAMSemiSegLib.retraining.student import adapt_settings, begin_from, build_method, needs_of
+from SAMSemiSegLib.retraining.student import adapt_settings, build_method, needs_of
 from SAMSemiSegLib.retraining.vnet import VNet
 from SAMSemiSegLib.run.settings import RetrainingSettings, RunSettings, Size3
 from SAMSemiSegLib.training.context import Context
@@ -127,7 +127,7 @@ def retrain(
     if own.final_model == "ema" and method.ema_net() is None:
         notes.append(f"{method.title} keeps no moving average; its last network is the result.")
     if warm is not None:
-        begin_from(method, warm)
+        method.begin_from(warm.state_dict())
     if not method.uses_unlabeled:  # then only their pseudo-labels teach anything
         unlabeled = [case for case in unlabeled if case.pseudo_path is not None]
     trained_on = labeled + unlabeled

@@ -133,13 +133,3 @@ def build_method(
     method = entry(build_net, channels, options)
     method.prepare(patch)
     return method
-
-
-def begin_from(method: SSLMethod, trained: nn.Module) -> None:
-    """Copy trained weights into the student and its moving average. Heads that ``trained`` lacks,
-    and a second student, which is there to differ, keep their random start; so do running averages
-    of batch norm, which a network that normalizes by window has none of."""
-    weights = trained.state_dict()
-    for net in (method.final_net(), method.ema_net()):
-        if net is not None:
-            net.load_state_dict(weights, strict=False)

@@ -81,9 +81,10 @@ class TeacherOptions(RampOptions):
     """Settings of all methods with a teacher."""
 
     ema_decay: Fraction = 0.99
-    warm_start: Fraction = 0.2
+    warm_start: Fraction | None = None
     """Share of the whole run that is supervised only; the teacher is a copy of the student until
-    then, and the ramp begins there."""
+    then, and the ramp begins there. By default 0.2, and 0 where the student begins from a trained
+    network."""
 
 
 class TeacherMethod(SSLMethod):
@@ -105,12 +106,18 @@ class TeacherMethod(SSLMethod):
         """Of the unlabeled term at this step; 0 during the warm start."""
         if self.steps_since_warm_start(progress) < 0:
             return 0.0
-        begin = self.options.warm_start
+        begin = self._warm_start()
         return ramped_weight(self.options, (progress.fraction - begin) / max(1.0 - begin, 1e-9))
 
     def steps_since_warm_start(self, progress: Progress) -> int:
         """Negative during the warm start."""
-        return progress.step - math.ceil(self.options.warm_start * progress.total)
+        return progress.step - math.ceil(self._warm_start() * progress.total)
+
+    def _warm_start(self) -> float:
+        share = self.options.warm_start
+        if share is None:
+            return 0.0 if self.warm else 0.2
+        return share
 
     def after_step(self, progress: Progress) -> None:
         alpha = ema_alpha(self.steps_since_warm_start(progress), self.options.ema_decay)
@@ -146,29 +153,31 @@ class NoisyTeacherMethod(TeacherMethod):
         weight = self.weight(progress)
         if unlabeled is None or weight == 0:
             return supervised_step(self.student, labeled)
-        n = len(labeled.image)
-        images = torch.cat([labeled.image, unlabeled.image])
-        logits = torch.cat([self.student(labeled.image), self.student(unlabeled.image)])
-        consistency, values = self.consistency(images, logits, n, progress)
+        known, logits = self.student(labeled.image), self.student(unlabeled.image)
+        consistency, values = self.consistency(labeled, unlabeled, (known, logits), progress)
         return StepResult(
             {
-                "supervised": segmentation_loss(logits[:n], labeled.labels),
+                "supervised": segmentation_loss(known, labeled.labels),
                 "consistency": weight * consistency,
             },
-            logits[n:],
+            logits,
             {"consistency_weight": weight, **values},
         )
 
     @abstractmethod
     def consistency(
-        self, images: Tensor, logits: Tensor, labeled: int, progress: Progress
+        self,
+        labeled: LabeledBatch,
+        unlabeled: UnlabeledBatch,
+        logits: tuple[Tensor, Tensor],
+        progress: Progress,
     ) -> tuple[Tensor, dict[str, float]]:
         """The unlabeled term, not yet weighted, and figures to log.
 
         Args:
-            images: (B, 1, X, Y, Z), the labeled crops first.
-            logits: (B, K, X, Y, Z) of the student on ``images``.
-            labeled: number of labeled crops.
+            labeled: the step's labeled crops.
+            unlabeled: its unlabeled crops.
+            logits: (B, K, X, Y, Z) of the student on the labeled and on the unlabeled ones.
             progress: where the run stands.
         """
 

@@ -15,8 +15,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) 
     Args:
         logits: (B, K, ...).
         labels: (B, ...) channel indices with 255 = ignore, or (B, K, ...) soft targets.
-        weight: (B, ...) weight of each voxel, or None. A weighted mean: all-equal weights change
-            nothing, all-zero weights give 0.
+        weight: (B, ...) weight of each voxel, bool or float, or None. A weighted mean: all-equal
+            weights change nothing, all-zero weights give 0.
     """
     soft = labels.dim() == logits.dim()
     if soft:
@@ -43,7 +43,7 @@ def dice_loss(
     Args:
         logits: (B, K, ...).
         labels: (B, ...) channel indices with 255 = ignore, or (B, K, ...) soft targets.
-        weight: (B, ...) weight of each voxel, or None.
+        weight: (B, ...) weight of each voxel, bool or float, or None.
         include_background: also average the background's Dice, as SFR's code does.
     """
     probabilities = logits.float().softmax(1)

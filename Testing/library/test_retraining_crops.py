@@ -87,6 +87,15 @@ def test_foreground_crops_hold_foreground_of_every_class() -> None:
     assert any(1 in s for s in seen) and any(2 in s for s in seen)
 
 
+def test_an_unlabeled_crop_says_what_is_of_its_volume() -> None:
+    cases = make_cases((40, 24, 20))
+    for mode in ("off", "on"):
+        settings = RetrainingSettings(pseudo_label_mode=mode)
+        drawn = CropSampler(cases, (48, 24, 16), settings).draw_unlabeled(np.random.default_rng(0))
+        assert drawn.valid.float().mean() == pytest.approx(5 / 6)
+        assert (drawn.image[:, 0][~drawn.valid] == drawn.image.min()).all()
+
+
 def test_online_a_crop_without_pseudo_label_still_says_what_is_outside() -> None:
     settings = RetrainingSettings(pseudo_label_mode="selected", unlabeled_batch=1)
     whole = make_cases((40, 24, 20))

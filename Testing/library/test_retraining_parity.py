@@ -37,12 +37,12 @@ def logits(*probabilities: list[float]) -> torch.Tensor:
 
 
 def test_ua_mt() -> None:
-    """UA-MT: mask u < (0.75 + 0.25·ramp)·ln K; Σ(mask·(s-t)²) / (2·Σ mask)."""
+    """UA-MT: mask u < (0.75 + 0.25·ramp)·ln 2; Σ(mask·(s-t)²) / (2·Σ mask)."""
     u = entropy(voxels([0.5, 0.5], [0.9, 0.1], [1.0, 0.0])).flatten()
     # -2·0.5·ln 0.5 = 0.69315; -(0.9·ln 0.9 + 0.1·ln 0.1) = 0.09482 + 0.23026 = 0.32508; 0
     assert u.tolist() == pytest.approx([0.69315, 0.32508, 0.0], abs=1e-4)
     # t = 1/2: ramp = exp(-5/4) = 0.28650; (0.75 + 0.25·0.28650)·0.69315 = 0.56951
-    threshold = certainty_threshold(0.75, 0.5, 2)
+    threshold = certainty_threshold(0.75, 0.5)
     assert threshold == pytest.approx(0.56951, abs=1e-4)
     student = voxels([0.8, 0.2], [0.6, 0.4], [0.7, 0.3])
     teacher = voxels([0.5, 0.5], [0.9, 0.1], [1.0, 0.0])
@@ -103,7 +103,11 @@ def test_cps() -> None:
     second = logits([0.7, 0.3], [0.9, 0.1])
     # CE(first, [0, 0]) = -(ln 0.8 + ln 0.4)/2 = (0.22314 + 0.91629)/2 = 0.56972
     # CE(second, [0, 1]) = -(ln 0.7 + ln 0.1)/2 = (0.35667 + 2.30259)/2 = 1.32963
-    assert cross_pseudo_loss(first, second).item() == pytest.approx(1.89935, abs=1e-4)
+    both = torch.tensor([True, True]).view(1, 2, 1, 1)
+    assert cross_pseudo_loss(first, second, both).item() == pytest.approx(1.89935, abs=1e-4)
+    # Of the first voxel alone: 0.22314 + 0.35667
+    alone = cross_pseudo_loss(first, second, both & torch.tensor([True, False]).view(1, 2, 1, 1))
+    assert alone.item() == pytest.approx(0.57982, abs=1e-4)
 
 
 def test_urpc() -> None:
@@ -112,13 +116,16 @@ def test_urpc() -> None:
     # v1 = 0.8·ln(0.8/0.6) + 0.2·ln(0.2/0.4) = 0.23015 - 0.13863 = 0.09152
     # v2 = 0.4·ln(0.4/0.6) + 0.6·ln(0.6/0.4) = -0.16219 + 0.24328 = 0.08109
     # mean(0.04 + 0.09152, 0.04 + 0.08109) = 0.12630
-    loss = pyramid_consistency([voxels([0.8, 0.2]), voxels([0.4, 0.6])])
+    valid = torch.tensor([True, True]).view(1, 2, 1, 1)
+    loss = pyramid_consistency([voxels([0.8, 0.2]), voxels([0.4, 0.6])], valid[:, :1])
     assert loss.item() == pytest.approx(0.12630, abs=1e-4)
     # A second voxel where the stages agree (v = 0, square 0): rectified = 0.04·e^-v / (e^-v + 1)
     # stage 1: 0.04·0.91254/1.91254 = 0.019085 + 0.09152/2 = 0.064845
     # stage 2: 0.04·0.92211/1.92211 = 0.019190 + 0.08109/2 = 0.059735; mean 0.062290
     both = [voxels([0.8, 0.2], [0.5, 0.5]), voxels([0.4, 0.6], [0.5, 0.5])]
-    assert pyramid_consistency(both).item() == pytest.approx(0.06229, abs=1e-4)
+    assert pyramid_consistency(both, valid).item() == pytest.approx(0.06229, abs=1e-4)
+    first = valid & torch.tensor([True, False]).view(1, 2, 1, 1)
+    assert pyramid_consistency(both, first).item() == pytest.approx(0.12630, abs=1e-4)
 
 
 def test_dtc_losses() -> None:
@@ -127,7 +134,9 @@ def test_dtc_losses() -> None:
     scores = logits([0.5, 0.5], [0.9, 0.1], [0.3, 0.7])
     # sigmoid(0) = 0.5, sigmoid(-1.5) = 0.18243, sigmoid(1500) = 1
     # (0 + 0.08243² + 0.3²)/3 = (0.006795 + 0.09)/3 = 0.032265
-    assert dual_task_loss(scores, distance, 1500).item() == pytest.approx(0.032265, abs=1e-5)
+    valid = torch.ones(1, 3, 1, 1, dtype=torch.bool)
+    loss = dual_task_loss(scores, distance, 1500, valid)
+    assert loss.item() == pytest.approx(0.032265, abs=1e-5)
     target = torch.tensor([0.5, 0.001, 1.0]).view(1, 1, 3, 1, 1)
     known = torch.tensor([True, True, False]).view(1, 3, 1, 1)
     # (0.5² + 0)/2 = 0.125, the third voxel is ignored
@@ -178,9 +187,11 @@ def test_cct_disturbances() -> None:
 
 
 def test_fixmatch() -> None:
-    """Sohn et al., eq. (4): mean over all voxels, sure or not."""
-    weak = voxels([0.96, 0.04], [0.6, 0.4])
-    loss, share = confident_cross_entropy(logits([0.5, 0.5], [0.1, 0.9]), weak, 0.95)
+    """Sohn et al., eq. (4): mean over all voxels, sure or not; but for a third, which is none."""
+    weak = voxels([0.96, 0.04], [0.6, 0.4], [1.0, 0.0])
+    valid = torch.tensor([True, True, False]).view(1, 3, 1, 1)
+    strong = logits([0.5, 0.5], [0.1, 0.9], [0.1, 0.9])
+    loss, share = confident_cross_entropy(strong, weak, 0.95, valid)
     assert loss.item() == pytest.approx(0.69315 / 2, abs=1e-4) and share.item() == 0.5
 
 

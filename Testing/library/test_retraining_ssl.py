@@ -14,7 +14,7 @@ from SAMSemiSegLib.retraining.pseudo_label_term import PseudoLabelTerm, pseudo_l
 from SAMSemiSegLib.retraining.ssl.acmt import AmbiguityConsensusMeanTeacher
 from SAMSemiSegLib.retraining.ssl.bcp import BidirectionalCopyPaste
 from SAMSemiSegLib.retraining.ssl.method import METHODS, LabeledBatch, SSLMethod, UnlabeledBatch
-from SAMSemiSegLib.retraining.student import adapt_settings, begin_from, build_method
+from SAMSemiSegLib.retraining.student import adapt_settings, build_method
 from SAMSemiSegLib.retraining.teacher import ema_alpha
 from SAMSemiSegLib.retraining.vnet import VNet
 from SAMSemiSegLib.run.settings import NetSettings, RetrainingSettings, Size3
@@ -342,15 +342,51 @@ def test_pseudo_label_schedules() -> None:
     assert up[0] == pytest.approx(2 * 0.0067, rel=0.01) and up[1:] == [2, 2]
 
 
-@pytest.mark.parametrize("name", ["mean_teacher", "cps", "dtc"])
+@pytest.mark.parametrize("name", ["mean_teacher", "cps", "dtc", "cct"])
 def test_a_warm_start_reaches_student_and_teacher_and_no_second_student(name: str) -> None:
     method, _ = build_small(name)
     trained = VNet(2, NetSettings(width=4, norm="group"))
-    begin_from(method, trained)
+    method.begin_from(trained.state_dict())
     weight = trained.encoder.stage1[0].weight
     nets = {n: m for n, m in method.named_modules() if isinstance(m, VNet)}
     same = {n: torch.equal(m.encoder.stage1[0].weight, weight) for n, m in nets.items()}
     assert same.pop("peer", False) is False and all(same.values())
+    for decoder in getattr(method, "auxiliary", []):
+        assert torch.equal(decoder.head.weight, trained.head.weight)
+
+
+def test_a_teacher_that_has_learned_is_asked_from_the_first_step() -> None:
+    first = Progress(0, 100)
+    for options, cold, warm in (({}, 0.0, 0.1), ({"warm_start": 0.2}, 0.0, 0.0)):
+        method = build(settings_of("mean_teacher", ramp=0.0, **options))
+        assert method.weight(first) == cold  # type: ignore[operator]
+        method.begin_from(method.final_net().state_dict())
+        assert method.weight(first) == warm  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", UNLABELED)
+def test_what_lies_beyond_a_volume_teaches_nothing(name: str) -> None:
+    """Of no network: the augmentation has made it up."""
+    method = build(settings_of(name, **({"threshold": 0.0} if name == "fixmatch" else {})))
+    labeled, unlabeled = batches(0)
+    inside = torch.ones_like(labeled.labels, dtype=torch.bool)
+    inside[:, :, :10] = False
+    labeled = replace(labeled, labels=labeled.labels.masked_fill(~inside, 255))
+    seen: list[torch.Tensor] = []
+
+    def keep(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
+        seen.append(output)
+
+    for place, module in method.named_modules():
+        if place.split(".")[-1] == "head":
+            module.register_forward_hook(keep)
+    loss = method.step(labeled, replace(unlabeled, inside=inside), MIDDLE).losses["consistency"]
+    answers = [logits for logits in seen if logits.requires_grad]
+    gradients = torch.autograd.grad(loss, answers, allow_unused=True)
+    taught = [gradient for gradient in gradients if gradient is not None]
+    assert taught and any(gradient.any() for gradient in taught)
+    for gradient in taught:
+        assert not gradient[:, :, :, :10].any()
 
 
 def test_self_training_begins_anew_with_the_same_weights_in_all_processes() -> None:

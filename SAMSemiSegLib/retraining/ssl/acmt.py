@@ -10,7 +10,7 @@ what is certain already needs no consistency. Ambiguity is told by one of four i
 - uncertainty: entropy of the mean of T = 8 student passes with dropout, threshold 0.75 to 0.9;
 - prototype: the class of the nearest prototype (mean teacher feature of a class) is not the
   student's class;
-- label_error: confident learning calls the teacher's label wrong by the student's probabilities.
+- label_error: confident learning calls the student's label wrong by the teacher's probabilities.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from SAMSemiSegLib.retraining.batch_norm import frozen_statistics
 from SAMSemiSegLib.retraining.consistency import entropy, mean_square_where
-from SAMSemiSegLib.retraining.ssl.method import METHODS, Needs
+from SAMSemiSegLib.retraining.ssl.method import METHODS, LabeledBatch, Needs, UnlabeledBatch
 from SAMSemiSegLib.retraining.teacher import NoisyTeacherMethod, NoisyTeacherOptions
 from SAMSemiSegLib.retraining.vnet import VNet
 from SAMSemiSegLib.run.settings import Fraction, Positive
@@ -60,18 +60,22 @@ class AmbiguityConsensusMeanTeacher(NoisyTeacherMethod):
         return replace(cls.needs, dropout=options.indicator == "uncertainty")
 
     def consistency(
-        self, images: Tensor, logits: Tensor, labeled: int, progress: Progress
+        self,
+        labeled: LabeledBatch,
+        unlabeled: UnlabeledBatch,
+        logits: tuple[Tensor, Tensor],
+        progress: Progress,
     ) -> tuple[Tensor, dict[str, float]]:
-        unlabeled = images[labeled:]
-        student = logits[labeled:].float().softmax(1)
+        image, valid = unlabeled.image, unlabeled.valid
+        student = logits[1].float().softmax(1)
         with torch.no_grad():
-            heads = self.teacher.forward_heads(self.disturbed(unlabeled))
+            heads = self.teacher.forward_heads(self.disturbed(image))
             teacher = heads.logits.float().softmax(1)
             ambiguous = self._ambiguous(
-                unlabeled, student.detach(), teacher, heads.embedding.float(), progress
+                image, student.detach(), teacher, heads.embedding.float(), progress
             )
-        loss = mean_square_where(student, teacher, ambiguous)
-        return loss, {"ambiguous_share": float(ambiguous.float().mean())}
+        loss = mean_square_where(student, teacher, ambiguous & valid)
+        return loss, {"ambiguous_share": float(ambiguous[valid].float().mean())}
 
     def _ambiguous(
         self,
@@ -85,7 +89,7 @@ class AmbiguityConsensusMeanTeacher(NoisyTeacherMethod):
         if options.indicator == "prototype":
             return nearest_prototype(embedding, teacher) != student.argmax(1)
         if options.indicator == "label_error":
-            return label_errors(student, teacher.argmax(1))
+            return label_errors(teacher, student.argmax(1))
         doubt = entropy(student)
         if options.indicator == "uncertainty":
             mean = torch.zeros_like(student)

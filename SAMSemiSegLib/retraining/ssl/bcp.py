@@ -26,7 +26,7 @@ from SAMSemiSegLib.retraining.ssl.method import (
 )
 from SAMSemiSegLib.retraining.teacher import TeacherMethod, TeacherOptions
 from SAMSemiSegLib.run.settings import Fraction, NotNegative
-from SAMSemiSegLib.training.losses import segmentation_loss
+from SAMSemiSegLib.training.losses import IGNORE, segmentation_loss
 from SAMSemiSegLib.training.progress import Progress
 from SAMSemiSegLib.volumes.components import keep_largest
 
@@ -70,8 +70,8 @@ class BidirectionalCopyPaste(TeacherMethod):
         la, lb = labeled.image[:n], labeled.image[n : 2 * n]
         ua, ub = unlabeled.image[:n], unlabeled.image[n : 2 * n]
         y, z = labeled.labels, self._targets(unlabeled)
-        logits = self.student(torch.cat([paste(la, ub, mask), paste(ua, lb, mask)]))
-        inward, outward = logits[:n], logits[n:]
+        # One after the other, as in the paper: batch norm sees one kind of mix at a time.
+        inward, outward = self.student(paste(la, ub, mask)), self.student(paste(ua, lb, mask))
         of_mask, of_box = mask.expand_as(y[:n]).float(), (~mask).expand_as(y[:n]).float()
         losses = {
             "supervised": segmentation_loss(inward, y[:n], of_mask)
@@ -93,17 +93,21 @@ class BidirectionalCopyPaste(TeacherMethod):
     def _targets(self, unlabeled: UnlabeledBatch) -> Tensor:
         stored, selected = unlabeled.pseudo_hard, unlabeled.selected
         if self.options.target == "teacher" or stored is None or selected is None:
-            return self._asked(unlabeled.image)
+            return self._asked(unlabeled)
         if selected.all():
             return stored
-        theirs = self._asked(unlabeled.image)
+        theirs = self._asked(unlabeled)
         return torch.where(selected[:, None, None, None], stored.to(theirs), theirs)
 
     @torch.no_grad()
-    def _asked(self, image: Tensor) -> Tensor:
-        """The teacher's labels."""
-        labels: Tensor = self.teacher(image).argmax(1)
-        return largest_components(labels) if self.options.largest_component else labels
+    def _asked(self, unlabeled: UnlabeledBatch) -> Tensor:
+        """The teacher's labels, of either half by itself."""
+        halves = unlabeled.image.chunk(2)
+        labels = torch.cat([self.teacher(half).argmax(1) for half in halves])
+        labels *= unlabeled.valid
+        if self.options.largest_component:
+            labels = largest_components(labels)
+        return labels.masked_fill(~unlabeled.valid, IGNORE)
 
 
 def box_mask(size: torch.Size, share: float) -> Tensor:

@@ -9,12 +9,13 @@ gradient flows into p_main; SSL4MIS lets it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from SAMSemiSegLib.retraining.consistency import mean_square_where
 from SAMSemiSegLib.retraining.ramp import RampOptions, ramped_weight, supervised_step
 from SAMSemiSegLib.retraining.ssl.method import (
     METHODS,
@@ -64,7 +65,9 @@ class CrossConsistencyTraining(SSLMethod):
         main, *others = self._decode(unlabeled.image)
         terms = [segmentation_loss(logits, labeled.labels) for logits in known]
         target = main.detach().float().softmax(1)
-        agreement = [(o.float().softmax(1) - target).square().mean() for o in others]
+        agreement = [
+            mean_square_where(o.float().softmax(1), target, unlabeled.valid) for o in others
+        ]
         losses = {
             "supervised": torch.stack(terms).mean(),
             "consistency": weight * torch.stack(agreement).mean(),
@@ -87,6 +90,12 @@ class CrossConsistencyTraining(SSLMethod):
 
     def final_net(self) -> nn.Module:
         return self.student
+
+    def begin_from(self, weights: Mapping[str, Tensor]) -> None:
+        """All four decoders begin alike: what they see tells them apart."""
+        super().begin_from(weights)
+        for decoder in self.auxiliary:
+            decoder.load_state_dict(weights, strict=False)
 
 
 class _AuxiliaryDecoder(nn.Module):

@@ -52,8 +52,9 @@ class CrossPseudoSupervision(SSLMethod):
         if unlabeled is None or weight == 0:
             return StepResult(losses)
         first, second = self.student(unlabeled.image), self.peer(unlabeled.image)
-        losses["consistency"] = weight * cross_pseudo_loss(first, second)
-        agree = (first.argmax(1) == second.argmax(1)).float().mean()
+        valid = unlabeled.valid
+        losses["consistency"] = weight * cross_pseudo_loss(first, second, valid)
+        agree = (first.argmax(1) == second.argmax(1))[valid].float().mean()
         values = {"consistency_weight": weight, "agreement": float(agree)}
         return StepResult(losses, first, values)
 
@@ -61,7 +62,8 @@ class CrossPseudoSupervision(SSLMethod):
         return self.student
 
 
-def cross_pseudo_loss(first: Tensor, second: Tensor) -> Tensor:
-    """CE(first, argmax second) + CE(second, argmax first); logits (B, K, ...)."""
-    to_second = cross_entropy(first, second.detach().argmax(1))
-    return to_second + cross_entropy(second, first.detach().argmax(1))
+def cross_pseudo_loss(first: Tensor, second: Tensor, valid: Tensor) -> Tensor:
+    """CE(first, argmax second) + CE(second, argmax first); logits (B, K, ...), ``valid`` (B, ...)
+    bool."""
+    to_second = cross_entropy(first, second.detach().argmax(1), valid)
+    return to_second + cross_entropy(second, first.detach().argmax(1), valid)

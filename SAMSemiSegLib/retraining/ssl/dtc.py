@@ -2,7 +2,7 @@
 
 Source: Luo et al., Semi-supervised medical image segmentation through dual-task consistency, AAAI
 2021. L_sup = ½(CE + Dice) + 0.3·MSE(distance head, signed distance); on labeled and unlabeled crops
-L_c = mean((sigmoid(-1500·distance) - p)²), λ = 0.1·ramp. The paper segments one structure; here p
+L_c = mean((sigmoid(-1500·distance) - p)²), λ = ramp. The paper segments one structure; here p
 and the distance are taken for each foreground class.
 """
 
@@ -26,7 +26,7 @@ from SAMSemiSegLib.retraining.ssl.method import (
 )
 from SAMSemiSegLib.retraining.vnet import VNet
 from SAMSemiSegLib.run.settings import NotNegative
-from SAMSemiSegLib.training.losses import IGNORE, segmentation_loss
+from SAMSemiSegLib.training.losses import segmentation_loss
 from SAMSemiSegLib.training.progress import Progress
 
 
@@ -37,6 +37,8 @@ class DualTaskConsistency(SSLMethod):
     class Options(RampOptions):
         """Settings of the method's own."""
 
+        consistency_weight: NotNegative = 1.0
+        """λ0, as in the paper; ten times that of the other methods."""
         distance_weight: NotNegative = 0.3
         """β, weight of the distance's regression on labeled crops."""
         steepness: NotNegative = 1500.0
@@ -64,12 +66,13 @@ class DualTaskConsistency(SSLMethod):
         assert known.distance is not None and other.distance is not None
         distance = torch.cat([known.distance, other.distance]).float()
         logits = torch.cat([known.logits, other.logits])
+        valid = torch.cat([labeled.valid, unlabeled.valid])
         target = signed_distance(labeled.labels, self.channels)
-        regression = mean_square_where(known.distance.float(), target, labeled.labels != IGNORE)
+        regression = mean_square_where(known.distance.float(), target, labeled.valid)
         losses = {
             "supervised": segmentation_loss(known.logits, labeled.labels),
             "distance": self.options.distance_weight * regression,
-            "consistency": weight * dual_task_loss(logits, distance, self.options.steepness),
+            "consistency": weight * dual_task_loss(logits, distance, self.options.steepness, valid),
         }
         return StepResult(losses, other.logits, {"consistency_weight": weight})
 
@@ -77,13 +80,14 @@ class DualTaskConsistency(SSLMethod):
         return self.student
 
 
-def dual_task_loss(logits: Tensor, distance: Tensor, steepness: float) -> Tensor:
+def dual_task_loss(logits: Tensor, distance: Tensor, steepness: float, valid: Tensor) -> Tensor:
     """mean((sigmoid(-k·distance) - p)²) over the foreground classes.
 
     Args:
         logits: (B, K, ...).
         distance: (B, K-1, ...), negative inside.
         steepness: k.
+        valid: (B, ...) bool; the mean is over its voxels.
     """
     probabilities = logits.float().softmax(1)[:, 1:]
-    return (torch.sigmoid(-steepness * distance) - probabilities).square().mean()
+    return mean_square_where(torch.sigmoid(-steepness * distance), probabilities, valid)

@@ -3,8 +3,8 @@
 Source: Sohn et al., FixMatch, NeurIPS 2020, for dense labels as in UniMatch (Yang et al., CVPR
 2023): L_u = mean(1[max p >= 0.95]·CE(student(strong(x)), argmax p)) with p the student's own answer
 in evaluation mode to the crop as it comes, λ = 1 once the warm start is over. The mean is over all
-voxels, so that the term grows with confidence. Strong means gray values only (contrast, brightness,
-gamma, noise, blur) and boxes cut out: geometry is already in the crop.
+voxels of the volume, so that the term grows with confidence. Strong means gray values only
+(contrast, brightness, gamma, noise, blur) and boxes cut out: geometry is already in the crop.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class FixMatch(TeacherMethod):
         forget_frozen_casts()
         strong = strongly_augmented(unlabeled.image, int(self.options.boxes))
         losses = supervised_step(self.student, labeled).losses
-        loss, share = confident_cross_entropy(self.student(strong), weak, self.options.threshold)
+        loss, share = confident_cross_entropy(
+            self.student(strong), weak, self.options.threshold, unlabeled.valid
+        )
         losses["consistency"] = weight * loss
         return StepResult(
             losses, None, {"consistency_weight": weight, "confident_share": float(share)}
@@ -65,19 +67,21 @@ class FixMatch(TeacherMethod):
 
 
 def confident_cross_entropy(
-    logits: Tensor, weak: Tensor, threshold: float
+    logits: Tensor, weak: Tensor, threshold: float, valid: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy where the weak view is sure, as a mean over all voxels; and the sure share.
+    """Cross-entropy where the weak view is sure, as a mean over all valid voxels; and the sure
+    share of these.
 
     Args:
         logits: (B, K, ...) of the strong view.
         weak: (B, K, ...) probabilities of the weak one.
         threshold: from which on a voxel is sure.
+        valid: (B, ...) bool.
     """
     confidence, labels = weak.max(1)
     sure = (confidence >= threshold).float()
     per_voxel = F.cross_entropy(logits.float(), labels, reduction="none")
-    return (per_voxel * sure).mean(), sure.mean()
+    return (per_voxel * sure)[valid].mean(), sure[valid].mean()
 
 
 def strongly_augmented(image: Tensor, boxes: int) -> Tensor:

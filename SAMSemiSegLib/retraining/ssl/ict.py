@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch.distributions import Beta
 
+from SAMSemiSegLib.retraining.consistency import mean_square_where
 from SAMSemiSegLib.retraining.ramp import supervised_step
 from SAMSemiSegLib.retraining.ssl.method import (
     METHODS,
@@ -49,12 +50,13 @@ class InterpolationConsistencyTraining(TeacherMethod):
             return supervised_step(self.student, labeled)
         half = len(unlabeled.image) // 2
         x0, x1 = unlabeled.image[:half], unlabeled.image[half : 2 * half]
+        valid = unlabeled.valid[:half] & unlabeled.valid[half : 2 * half]
         alpha = torch.full((half, 1, 1, 1, 1), self.options.alpha)
         m = Beta(alpha, alpha).sample().to(x0)
         with torch.no_grad():
-            answers = self.teacher(torch.cat([x0, x1])).float().softmax(1)
-            target = m * answers[:half] + (1 - m) * answers[half:]
+            # Each by itself: batch norm must not tell one crop's answer by the other's looks.
+            t0, t1 = (self.teacher(x).float().softmax(1) for x in (x0, x1))
         losses = supervised_step(self.student, labeled).losses
-        difference = self.student(m * x0 + (1 - m) * x1).float().softmax(1) - target
-        losses["consistency"] = weight * difference.square().mean()
+        answer = self.student(m * x0 + (1 - m) * x1).float().softmax(1)
+        losses["consistency"] = weight * mean_square_where(answer, m * t0 + (1 - m) * t1, valid)
         return StepResult(losses, None, {"consistency_weight": weight})

@@ -78,7 +78,7 @@ class MagicNet(TeacherMethod):
         for module in self.modules():
             if isinstance(module, nn.Dropout3d):
                 module.p = 0.0  # the paper's network has none
-        self.register_buffer("frequencies", torch.full((channels,), 1.0 / channels))
+        self.register_buffer("frequencies", torch.zeros(channels))
 
     @classmethod
     def needs_of(cls, options: MagicNet.Options) -> Needs:  # type: ignore[override]
@@ -116,11 +116,11 @@ class MagicNet(TeacherMethod):
             ]
         ).mean()
         blend = progress.fraction >= self.options.blending_start
-        target = self._target(unlabeled.image, within[n:].detach(), blend)
+        target = self._target(unlabeled, within[n:].detach(), blend)
         losses = {
             "supervised": supervised,
             "location": self.options.location_weight * location,
-            "consistency": weight * dice_loss(across[n:], target),
+            "consistency": weight * dice_loss(across[n:], target, unlabeled.valid),
         }
         return StepResult(losses, whole[n:], {"consistency_weight": weight})
 
@@ -143,15 +143,17 @@ class MagicNet(TeacherMethod):
         return self.student.head(assemble(embedding, count)), location
 
     @torch.no_grad()
-    def _target(self, images: Tensor, cube_logits: Tensor, blend: bool) -> Tensor:
+    def _target(self, unlabeled: UnlabeledBatch, cube_logits: Tensor, blend: bool) -> Tensor:
         """(B, X, Y, Z) labels of the unlabeled crops; also counts their classes."""
-        seen = noisy(images, self.options.noise, self.options.noise_limit)
+        seen = noisy(unlabeled.image, self.options.noise, self.options.noise_limit)
         logits = self.teacher(seen).float()
-        if blend:
+        counted = bool(self.frequencies.any())
+        if blend and counted:
             logits = blended(logits, cube_logits.float(), self.frequencies)
         labels: Tensor = logits.argmax(1)
-        counts = torch.bincount(labels.flatten(), minlength=self.channels).float()
-        self.frequencies.lerp_(counts / counts.sum(), 1 - self.options.memory)
+        counts = torch.bincount(labels[unlabeled.valid], minlength=self.channels).float()
+        share = counts / counts.sum().clamp_min(1)
+        self.frequencies.lerp_(share, 1 - self.options.memory if counted else 1.0)
         return labels
 
 

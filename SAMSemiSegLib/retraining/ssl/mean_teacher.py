@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from SAMSemiSegLib.retraining.ssl.method import METHODS
+from SAMSemiSegLib.retraining.consistency import mean_square_where
+from SAMSemiSegLib.retraining.ssl.method import METHODS, LabeledBatch, UnlabeledBatch
 from SAMSemiSegLib.retraining.teacher import NoisyTeacherMethod
 from SAMSemiSegLib.training.progress import Progress
 
@@ -23,8 +24,13 @@ class MeanTeacher(NoisyTeacherMethod):
     source = "Tarvainen and Valpola, NeurIPS 2017"
 
     def consistency(
-        self, images: Tensor, logits: Tensor, labeled: int, progress: Progress
+        self,
+        labeled: LabeledBatch,
+        unlabeled: UnlabeledBatch,
+        logits: tuple[Tensor, Tensor],
+        progress: Progress,
     ) -> tuple[Tensor, dict[str, float]]:
-        teacher = [self.ask_teacher(part) for part in (images[:labeled], images[labeled:])]
-        difference = logits.float().softmax(1) - torch.cat(teacher)
-        return difference.square().mean(), {}
+        teacher = torch.cat([self.ask_teacher(batch.image) for batch in (labeled, unlabeled)])
+        student = torch.cat(logits).float().softmax(1)
+        valid = torch.cat([labeled.valid, unlabeled.valid])
+        return mean_square_where(student, teacher, valid), {}

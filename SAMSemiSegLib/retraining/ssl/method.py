@@ -8,14 +8,16 @@ any method (weight 0 is the plain method, on everywhere is SFR, where unsure is 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from SAMSemiSegLib.registry import Registry
 from SAMSemiSegLib.run.settings import Settings, Size3
+from SAMSemiSegLib.training.losses import IGNORE
 from SAMSemiSegLib.training.progress import Progress
 
 METHODS: Registry[type[SSLMethod]] = Registry(
@@ -50,6 +52,11 @@ class LabeledBatch:
     image: Tensor
     labels: Tensor
 
+    @property
+    def valid(self) -> Tensor:
+        """(B, X, Y, Z) bool: where there is a label."""
+        return self.labels != IGNORE
+
 
 @dataclass(frozen=True)
 class UnlabeledBatch:
@@ -61,6 +68,7 @@ class UnlabeledBatch:
         pseudo_soft: (B, K, X, Y, Z) probabilities, or None.
         confidence: (B, X, Y, Z) in 0..1, or None.
         selected: (B,) bool; whether the pseudo-label term is on for the volume (SFR+).
+        inside: (B, X, Y, Z) bool; False where the crop reaches beyond its volume. None: nowhere.
     """
 
     image: Tensor
@@ -68,6 +76,15 @@ class UnlabeledBatch:
     pseudo_soft: Tensor | None = None
     confidence: Tensor | None = None
     selected: Tensor | None = None
+    inside: Tensor | None = None
+
+    @property
+    def valid(self) -> Tensor:
+        """(B, X, Y, Z) bool: where there is something to agree on. What lies beyond a volume is
+        made up by the augmentation, and no label ever says what it is."""
+        if self.inside is not None:
+            return self.inside
+        return torch.ones_like(self.image[:, 0], dtype=torch.bool)
 
 
 @dataclass
@@ -108,6 +125,8 @@ class SSLMethod(nn.Module, ABC):
         super().__init__()
         self.channels = channels
         self.options = options
+        self.warm = False
+        """Whether the student began from a trained network."""
 
     @classmethod
     def needs_of(cls, options: Options) -> Needs:
@@ -134,3 +153,12 @@ class SSLMethod(nn.Module, ABC):
     def ema_net(self) -> nn.Module | None:
         """The moving average of the student, where the method keeps one."""
         return None
+
+    def begin_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy a trained network's weights into the student and its moving average. Heads that it
+        lacks, and a second student, which is there to differ, keep their random start; so do
+        running averages of batch norm, which a network that normalizes by window has none of."""
+        self.warm = True
+        for net in (self.final_net(), self.ema_net()):
+            if net is not None:
+                net.load_state_dict(weights, strict=False)

@@ -70,7 +70,7 @@ class SelfTraining(SSLMethod):
         known, logits = self.student(labeled.image), self.student(unlabeled.image)
         losses = {
             "supervised": segmentation_loss(known, labeled.labels),
-            "consistency": weight * segmentation_loss(logits, labels),
+            "consistency": weight * segmentation_loss(logits, labels, unlabeled.valid),
         }
         return StepResult(losses, logits)
 

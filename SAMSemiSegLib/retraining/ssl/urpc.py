@@ -58,7 +58,7 @@ class UncertaintyRectifiedPyramidConsistency(SSLMethod):
         terms = [segmentation_loss(x, labeled.labels) for x in (known.logits, *known.deep)]
         losses = {
             "supervised": torch.stack(terms).mean(),
-            "consistency": weight * pyramid_consistency(stages),
+            "consistency": weight * pyramid_consistency(stages, unlabeled.valid),
         }
         return StepResult(losses, output.logits, {"consistency_weight": weight})
 
@@ -66,13 +66,15 @@ class UncertaintyRectifiedPyramidConsistency(SSLMethod):
         return self.student
 
 
-def pyramid_consistency(stages: Sequence[Tensor]) -> Tensor:
-    """L_u of the module's docstring for probabilities (B, K, ...) of each stage."""
+def pyramid_consistency(stages: Sequence[Tensor], valid: Tensor) -> Tensor:
+    """L_u of the module's docstring for probabilities (B, K, ...) of each stage, over the voxels of
+    ``valid`` (B, ...)."""
     mean = torch.stack(list(stages)).mean(0)
     terms = []
     for p in stages:
-        variance = (p * (p.clamp_min(1e-8).log() - mean.clamp_min(1e-8).log())).sum(1, keepdim=True)
+        variance = (p * (p.clamp_min(1e-8).log() - mean.clamp_min(1e-8).log())).sum(1)[valid]
+        squares = (p - mean).square().mean(1)[valid]
         trust = torch.exp(-variance)
-        rectified = ((p - mean).square() * trust).mean() / (trust.mean() + 1e-8)
+        rectified = (squares * trust).mean() / (trust.mean() + 1e-8)
         terms.append(rectified + variance.mean())
     return torch.stack(terms).mean()
