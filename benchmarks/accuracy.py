@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import resource
+import os
 import shutil
 import statistics
 import subprocess
@@ -90,7 +90,7 @@ def run(
     preset: str = typer.Option("", help="Default: balanced, or the published settings."),
     methods: str = typer.Option("", help="Semi-supervised methods: all, or names with commas."),
     variants: str = typer.Option("plain,sfr,sfr+", help="Of each method."),
-    minutes: float = typer.Option(0, help="Total training time of each row; 0: the preset's."),
+    minutes: float = typer.Option(0, help="Training time with SFR, all in all; 0: the preset's."),
     writing: float = typer.Option(0, help="Of these, minutes to write the pseudo-labels in."),
     name: str = typer.Option("default", help="Name of the configuration in the table."),
     assignments: list[str] = typer.Option([], "--set", help="One setting, as key=value."),
@@ -213,10 +213,11 @@ def curves(
 
 
 def budgets(settings: RunSettings, minutes: float, writing: float) -> list[str]:
-    """Assignments that give each row ``minutes`` in all, shared out as ``settings`` do.
+    """Assignments that give SFR ``minutes`` in all, shared out as ``settings`` do.
 
-    Supervised training has all of them; the stages with the foundation model those that are left
-    when ``writing`` minutes are kept for the pseudo-labels.
+    The row "supervised only" has all of them; the stages with the foundation model those that are
+    left when ``writing`` minutes are kept for the pseudo-labels. A method's plain row has less,
+    for it has no foundation model to train, and SFR+ more, for it does it all again.
     """
     stages = {
         "retraining.warm_start": settings.retraining.warm_start,
@@ -268,7 +269,7 @@ def _run(
     preset: str,
     wanted: RunSettings,
 ) -> dict[str, Any]:
-    """One run in a process of its own, so that its peak memory can be read.
+    """One run in a process of its own.
 
     Args:
         preset: name or file.
@@ -305,14 +306,8 @@ def _run(
         for setting in key["settings"]:
             command += ["--set", setting]
         command += ["--set", "export=[]"]
-    try:
-        subprocess.run(command, check=True)
-    except subprocess.CalledProcessError as error:
-        if error.returncode < 0:  # killed, so that nobody has said why
-            raise
-        raise typer.Exit(error.returncode) from error  # the training has said why
+    peak = train(command)
     seconds = keep(row, folder, shared)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     summary = json.loads((folder / "evaluation" / "scores.json").read_text())["summary"]
     figures = {
         entry["row"]: {
@@ -327,14 +322,31 @@ def _run(
     return {**key, "rows": figures, "seconds": round(seconds), "peak_gb": round(peak, 2)}
 
 
+def train(command: list[str]) -> float:
+    """Run it to its end; its own peak memory in GB.
+
+    Raises:
+        typer.Exit: it failed, and has said why.
+        subprocess.CalledProcessError: it was killed.
+    """
+    process = subprocess.Popen(command)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode < 0:  # so that nobody has said why
+        raise subprocess.CalledProcessError(process.returncode, command)
+    if process.returncode:
+        raise typer.Exit(process.returncode)
+    return used.ru_maxrss / 2**20
+
+
 def _unlabeled(
     source: Dataset | Configuration, project: Path, folder: Path, data: Path
 ) -> list[dict[str, Any]]:
-    """Scores of the pseudo-labels that re-training learned from."""
+    """Scores of the pseudo-labels, those that were left out of re-training among them."""
     if not isinstance(source, Dataset):
         return []
     scored = score_pseudo_labels(Project.load(project), folder, data / "labels")
-    return [asdict(scored)] if scored else []
+    return [asdict(row) for row in scored]
 
 
 def _make_project(

@@ -16,7 +16,7 @@ from SAMSemiSegLib.volumes.reading import read_labels
 ROW = "pseudo-labels of unlabeled cases"
 
 
-def score_pseudo_labels(project: Project, run: Path, labels: Path) -> SummaryRow | None:
+def score_pseudo_labels(project: Project, run: Path, labels: Path) -> list[SummaryRow]:
     """Mean scores of a finished run's pseudo-labels, on the source volumes' own grid.
 
     Args:
@@ -25,18 +25,23 @@ def score_pseudo_labels(project: Project, run: Path, labels: Path) -> SummaryRow
         labels: folder with a label of each case, named as the case.
 
     Returns:
-        None where the run has made no pseudo-labels.
+        One row, and one for each round of SFR+, which has written anew those of unsure volumes
+        only; none where the run has made no pseudo-labels.
     """
-    files = sorted((run / "pseudolabels").glob("*.npz"))
+    folders = {ROW: run / "pseudolabels"}
+    for round in sorted(run.glob("round-*/pseudolabels")):
+        folders[f"{ROW} ({round.parent.name.replace('-', ' ')})"] = round
+    files = {row: sorted(folder.glob("*.npz")) for row, folder in folders.items()}
+    files = {row: found for row, found in files.items() if found}
     if not files:
-        return None
+        return []
     plan = Plan.model_validate_json((run / "preprocessed" / "plan.json").read_text("utf-8"))
     preprocessor = Preprocessor(plan)
     values, names = project.label_set.values, project.label_set.names
     scores = Scores()
-    for file in files:
+    for row, file in ((row, file) for row, found in files.items() for file in found):
         source = PreparedCase(file.stem, run / "preprocessed" / file.stem, "unlabeled").source
         truth, _ = read_labels(next(labels.glob(f"{file.stem}.*")), values, source, names)
         found = preprocessor.back(PseudoLabel.load(file).probabilities, source)
-        scores.add(ROW, file.stem, compare_labels(found, truth.array, names, source.spacing))
-    return scores.overall(ROW)
+        scores.add(row, file.stem, compare_labels(found, truth.array, names, source.spacing))
+    return [scores.overall(row) for row in files]

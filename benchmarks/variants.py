@@ -196,9 +196,12 @@ def keep(row: Row, folder: Path, shared: Mapping[str, Path]) -> float:
         shared: from :func:`shared_folders`.
 
     Returns:
-        The seconds that its stages took, those that it took over included.
+        The seconds that its training and pseudo-labels took, those that it took over included.
     """
-    stages = gather(folder).seconds
+    told = gather(folder).seconds
+    # Neither reading, scoring nor the last segmentations are a method's own time.
+    aside = ("preprocessing", "evaluation", "proposals", "export")
+    stages = {name: took for name, took in told.items() if not name.startswith(aside)}
     seconds = sum(stages.values()) + _seconds(folder, "taken.json")
     write_json(folder / "seconds.json", {"seconds": seconds})
     for name in row.early:

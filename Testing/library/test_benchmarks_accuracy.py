@@ -57,12 +57,13 @@ def test_all_rows_of_a_method_once_each(
         """What the tiny networks are never sure of is decided by hand."""
         return {id: Decision(i == 0, 0.9, "By hand.") for i, id in enumerate(evidence)}
 
-    def train(command: list[str], check: bool) -> None:
+    def train(command: list[str]) -> float:
         ran.append(command[command.index("--run") + 1])
         done = CliRunner().invoke(app, command[3:])
         assert done.exit_code == 0, done.output
+        return 1.0
 
-    monkeypatch.setattr(accuracy.subprocess, "run", train)
+    monkeypatch.setattr(accuracy, "train", train)
     monkeypatch.setattr("SAMSemiSegLib.run.selection.select", select_one)
     work = tmp_path / "work"
 
@@ -115,6 +116,29 @@ def test_all_rows_of_a_method_once_each(
     assert json.loads(results.read_text().splitlines()[0])["method"] == "mean_teacher"
 
 
+def test_each_run_has_a_peak_of_its_own(benchmarks: Path) -> None:
+    """Not the largest one of all runs so far."""
+    script = """
+import sys
+import accuracy
+for megabytes in (900, 1):
+    print(accuracy.train([sys.executable, "-c", f"b'x' * ({megabytes} << 20)"]))
+"""
+    # A process begins with what its parent holds, so that this one would hide the difference.
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=benchmarks, capture_output=True, text=True, check=True)
+    large, small = map(float, done.stdout.split())
+    assert large > 0.85 > small
+
+
+def test_a_run_that_fails_ends_the_command(accuracy: ModuleType) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        accuracy.train([sys.executable, "-c", "raise SystemExit(2)"])
+    assert ended.value.exit_code == 2
+    with pytest.raises(subprocess.CalledProcessError):
+        accuracy.train([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
+
+
 def test_a_published_row_has_its_settings_also_where_no_method_is_named(
     published: ModuleType, accuracy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,10 +147,10 @@ def test_a_published_row_has_its_settings_also_where_no_method_is_named(
     write_set(configuration, tmp_path, CASES["la2018"])
     write_lists(configuration, tmp_path, CASES["la2018"])
 
-    def refuse(command: list[str], check: bool) -> None:
-        raise subprocess.CalledProcessError(InputError.exit_code, command)
+    def refuse(command: list[str]) -> float:
+        raise typer.Exit(InputError.exit_code)
 
-    monkeypatch.setattr(accuracy.subprocess, "run", refuse)
+    monkeypatch.setattr(accuracy, "train", refuse)
     asked: list[list[str]] = []
     monkeypatch.setattr(
         accuracy,
@@ -269,20 +293,23 @@ def test_pseudo_labels_are_scored_by_labels_that_the_project_does_not_have(
 ) -> None:
     project = phantom_project(tmp_path, 3, labeled=1)
     run, labels = tmp_path / "run", tmp_path / "scans" / "labels"
-    assert accuracy.score_pseudo_labels(project, run, labels) is None
+    assert accuracy.score_pseudo_labels(project, run, labels) == []
     context = Context(make_accelerator("cpu"), Events(None), Cancellation(tmp_path / "cancel"))
     plan, cases = prepare(project, PreprocessingSettings(), run / "preprocessed", context)
     right, empty = (case for case in cases if case.part == "unlabeled")
     truth = read_labels(next(labels.glob(f"{right.id}.*")), (1, 2), right.source)[0]
     classes = np.arange(3)[:, None, None, None]
-    for case, found in (
-        (right, Preprocessor(plan).labels(truth)),
-        (empty, np.zeros(empty.image.shape)),
+    for place, case, found in (
+        ("", right, Preprocessor(plan).labels(truth)),
+        ("", empty, np.zeros(empty.image.shape)),
+        ("round-1", right, Preprocessor(plan).labels(truth)),
     ):
         one_hot = (found == classes).astype(float)
         pseudo = PseudoLabel.of(one_hot, np.ones(found.shape), 1.0)
-        (run / "pseudolabels").mkdir(exist_ok=True)
-        pseudo.save(run / "pseudolabels" / f"{case.id}.npz")
-    scored = accuracy.score_pseudo_labels(project, run, labels)
-    assert scored.figures["dice"].mean == pytest.approx(0.5)
-    assert (scored.cases, scored.failures) == (2, 1)
+        (run / place / "pseudolabels").mkdir(exist_ok=True, parents=True)
+        pseudo.save(run / place / "pseudolabels" / f"{case.id}.npz")
+    first, second = accuracy.score_pseudo_labels(project, run, labels)
+    assert first.figures["dice"].mean == pytest.approx(0.5)
+    assert (first.cases, first.failures) == (2, 1)
+    assert second.row == f"{first.row} (round 1)" and second.figures["dice"].mean == 1
+    assert second.cases == 1
