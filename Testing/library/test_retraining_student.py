@@ -15,7 +15,7 @@ def test_settings_are_adapted_or_refused_with_a_sentence() -> None:
     adapted, notes = adapt_settings(
         RetrainingSettings(method="bcp", labeled_batch=1, unlabeled_batch=1), 1, 5
     )
-    assert (adapted.labeled_batch, adapted.unlabeled_batch) == (2, 2) and len(notes) == 3
+    assert (adapted.labeled_batch, adapted.unlabeled_batch) == (4, 4) and len(notes) == 3
     plain = RetrainingSettings(method="ua_mt", net=NetSettings(dropout=0))
     adapted, notes = adapt_settings(plain, 3, 3)
     assert adapted.net.dropout == 0.5 and any("dropout" in note for note in notes)

@@ -53,7 +53,8 @@ class BidirectionalCopyPaste(TeacherMethod):
 
     title = "BCP"
     source = "Bai et al., CVPR 2023"
-    needs = Needs(labeled_batch=2, unlabeled_batch=2, pairs=True)
+    # Two mixes of either kind in a batch, as published: by one alone batch norm learns too little.
+    needs = Needs(labeled_batch=4, unlabeled_batch=4, pairs=True)
 
     options: Options
 
