@@ -9,7 +9,11 @@ from torch import nn
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.retraining.ssl.method import METHODS, Needs, SSLMethod
 from SAMSemiSegLib.retraining.vnet import VNet
-from SAMSemiSegLib.run.settings import NetSettings, RetrainingSettings, Size3, validated
+from SAMSemiSegLib.run.settings import RetrainingSettings, Size3, validated
+
+LITTLE_DROPOUT = 0.1
+"""For a method whose passes have to differ, where the settings have no dropout. It is enough for
+that; the published 0.5 cost a narrow network that began without any two Dice in a short run."""
 
 
 def adapt_settings(
@@ -36,7 +40,7 @@ def adapt_settings(
         notes.append(f"{title} does not work with {settings.net.norm} norm; {norm} norm is used.")
         settings.net.norm = norm  # type: ignore[assignment]
     if needs.dropout and settings.net.dropout == 0:
-        settings.net.dropout = NetSettings().dropout
+        settings.net.dropout = LITTLE_DROPOUT
         notes.append(
             f"{title} compares passes of a network with dropout; it is {settings.net.dropout:g}."
         )

@@ -18,7 +18,7 @@ def test_settings_are_adapted_or_refused_with_a_sentence() -> None:
     assert (adapted.labeled_batch, adapted.unlabeled_batch) == (4, 4) and len(notes) == 3
     plain = RetrainingSettings(method="ua_mt", net=NetSettings(dropout=0))
     adapted, notes = adapt_settings(plain, 3, 3)
-    assert adapted.net.dropout == 0.5 and any("dropout" in note for note in notes)
+    assert adapted.net.dropout == 0.1 and any("dropout" in note for note in notes)
     odd = RetrainingSettings(method="bcp", labeled_batch=3, unlabeled_batch=5)
     adapted, notes = adapt_settings(odd, 9, 9)
     assert (adapted.labeled_batch, adapted.unlabeled_batch) == (4, 6) and len(notes) == 2
@@ -47,7 +47,7 @@ def test_some_needs_depend_on_the_options() -> None:
     assert adapt_settings(small, 1, 1)[0].net.norm == "group"
     with pytest.raises(InputError, match=r"options\.cube"):
         needs_of(RetrainingSettings(method="magicnet", options={"cube": 40}))
-    for indicator, dropout in (("entropy", 0), ("uncertainty", 0.5)):
+    for indicator, dropout in (("entropy", 0), ("uncertainty", 0.1)):
         own = RetrainingSettings(
             method="acmt", options={"indicator": indicator}, net=NetSettings(dropout=0)
         )
