@@ -145,8 +145,8 @@ def run(
         results.parent.mkdir(parents=True, exist_ok=True)
         with results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        beside = [old for old in read(results, [name]) if old["dataset"] == dataset]
-        show_table([old for old in beside if old["labels"] == labels])
+        lines = read(results, [name])
+        show_table([x for x in lines if (x["dataset"], x["labels"]) == (dataset, labels)])
 
 
 @app.command()

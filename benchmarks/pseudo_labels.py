@@ -28,20 +28,18 @@ def score_pseudo_labels(project: Project, run: Path, labels: Path) -> list[Summa
         One row, and one for each round of SFR+, which has written anew those of unsure volumes
         only; none where the run has made no pseudo-labels.
     """
-    folders = {ROW: run / "pseudolabels"}
-    for round in sorted(run.glob("round-*/pseudolabels")):
-        folders[f"{ROW} ({round.parent.name.replace('-', ' ')})"] = round
-    files = {row: sorted(folder.glob("*.npz")) for row, folder in folders.items()}
-    files = {row: found for row, found in files.items() if found}
+    rows = {ROW: run}
+    rows |= {f"{ROW} ({x.name.replace('-', ' ')})": x for x in sorted(run.glob("round-*"))}
+    files = [(row, x) for row in rows for x in sorted((rows[row] / "pseudolabels").glob("*.npz"))]
     if not files:
         return []
     plan = Plan.model_validate_json((run / "preprocessed" / "plan.json").read_text("utf-8"))
     preprocessor = Preprocessor(plan)
     values, names = project.label_set.values, project.label_set.names
     scores = Scores()
-    for row, file in ((row, file) for row, found in files.items() for file in found):
+    for row, file in files:
         source = PreparedCase(file.stem, run / "preprocessed" / file.stem, "unlabeled").source
         truth, _ = read_labels(next(labels.glob(f"{file.stem}.*")), values, source, names)
         found = preprocessor.back(PseudoLabel.load(file).probabilities, source)
         scores.add(row, file.stem, compare_labels(found, truth.array, names, source.spacing))
-    return [scores.overall(row) for row in files]
+    return [scores.overall(row) for row in scores.row_names]

@@ -191,6 +191,22 @@ def test_selection_does_not_go_on_from_a_training_with_other_settings(
         take_over("other", 5)
 
 
+def test_a_row_takes_the_minutes_of_its_training(accuracy: ModuleType, tmp_path: Path) -> None:
+    """And not of reading and scoring, which fall on whichever row comes first."""
+    ran = ["preprocessing", "retraining", "evaluation:re-trained", "proposals", "export"]
+    events = [
+        {"time": 20 * n + passed, "kind": kind, "stage": name}
+        for n, name in enumerate(ran)
+        for kind, passed in (("stage", 0), ("done", 10))
+    ]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_json(folder / "config.json", load_settings("tiny", []).model_dump(mode="json"))
+    write_json(folder / "taken.json", {"seconds": 5})
+    (folder / "events.jsonl").write_text("\n".join(map(json.dumps, events)))
+    assert accuracy.keep(accuracy.Row(), folder, {}) == pytest.approx(15)
+
+
 def test_methods_stand_in_the_order_of_their_best_way(accuracy: ModuleType) -> None:
     figures = {"hd95_mm": 2.0, "failures": 1}
     runs = [("a", "plain", 0.5), ("b", "plain", 0.4), ("b", "sfr", 0.6), ("b", "sfr", 0.8)]

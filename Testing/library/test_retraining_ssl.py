@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from SAMSemiSegLib.retraining.crops import CropSampler
-from SAMSemiSegLib.retraining.pseudo_label_term import PseudoLabelTerm, pseudo_label_weight
+from SAMSemiSegLib.retraining.pseudo_label_term import PseudoLabelTerm
 from SAMSemiSegLib.retraining.ssl.acmt import AmbiguityConsensusMeanTeacher
 from SAMSemiSegLib.retraining.ssl.bcp import BidirectionalCopyPaste
 from SAMSemiSegLib.retraining.ssl.method import METHODS, LabeledBatch, SSLMethod, UnlabeledBatch
@@ -18,7 +18,6 @@ from SAMSemiSegLib.retraining.student import adapt_settings, build_method
 from SAMSemiSegLib.retraining.teacher import ema_alpha
 from SAMSemiSegLib.retraining.vnet import VNet
 from SAMSemiSegLib.run.settings import NetSettings, RetrainingSettings, Size3
-from SAMSemiSegLib.training.losses import segmentation_loss
 from SAMSemiSegLib.training.progress import Progress
 
 ALL = list(METHODS)
@@ -283,37 +282,6 @@ def test_moving_average_in_closed_form() -> None:
     assert torch.allclose(teacher[statistic], torch.stack(seen_statistics[2:]).mean(0), atol=1e-6)
 
 
-def test_pseudo_label_term_hard_soft_weighted_selected() -> None:
-    """SFR, eq. (6)-(8): total = the method's losses + μ·½(CE + Dice)(student(U), label, weight)."""
-    labeled, unlabeled = batches(0)
-    hard = unlabeled.pseudo_hard
-    soft = torch.nn.functional.one_hot(hard.long(), 2).movedim(-1, 1).float() * 0.8 + 0.1
-    confidence = torch.rand(2, *PATCH)
-    unlabeled = UnlabeledBatch(unlabeled.image, hard, soft, confidence, torch.tensor([True, False]))
-    settings = settings_of("supervised")
-    settings.net.dropout = 0.0
-    method = build(settings)
-    logits = method.final_net()(unlabeled.image)
-
-    def term(**changes: object) -> torch.Tensor | None:
-        wanted = settings.model_copy(update=changes)
-        result = PseudoLabelTerm(method, wanted)(labeled, unlabeled, MIDDLE)
-        return result.losses.get("pseudo_label")
-
-    assert term() is None
-    on = {"pseudo_label_mode": "on"}
-    expected = segmentation_loss(logits, hard, confidence)
-    assert torch.allclose(term(**on), expected)
-    assert torch.allclose(term(**on, pseudo_label_weight=0.5), 0.5 * expected)
-    assert torch.allclose(term(**on, pseudo_label_schedule="ramp_down"), 0.4 * expected)
-    unweighted = term(**on, confidence_weights=False)
-    assert torch.allclose(unweighted, segmentation_loss(logits, hard))
-    softly = term(**on, pseudo_label_target="soft")
-    assert torch.allclose(softly, segmentation_loss(logits, soft, confidence))
-    selected = term(pseudo_label_mode="selected")
-    assert torch.allclose(selected, segmentation_loss(logits[:1], hard[:1], confidence[:1]))
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_every_method_takes_pseudo_labels(name: str) -> None:
     """SFR of any method: one more term, which reaches the student; SFR+ leaves crops out of it."""
@@ -329,17 +297,6 @@ def test_every_method_takes_pseudo_labels(name: str) -> None:
         result.losses["pseudo_label"].backward()
         assert all(p.grad is not None for p in method.final_net().head.parameters())
         method.zero_grad()
-
-
-def test_pseudo_label_schedules() -> None:
-    def weights(schedule: str) -> list[float]:
-        settings = RetrainingSettings(pseudo_label_schedule=schedule, pseudo_label_weight=2)
-        return [pseudo_label_weight(settings, t) for t in (0.0, 0.5, 1.0)]
-
-    assert weights("constant") == [2, 2, 2]
-    assert weights("ramp_down") == [2, 1, 0]
-    up = weights("ramp_up")
-    assert up[0] == pytest.approx(2 * 0.0067, rel=0.01) and up[1:] == [2, 2]
 
 
 @pytest.mark.parametrize("name", ["mean_teacher", "cps", "dtc", "cct"])
