@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
+from phantom_crops import MIDDLE, PATCH, batches, build, build_small, phantom, settings_of
 
 from SAMSemiSegLib.retraining.crops import CropSampler
 from SAMSemiSegLib.retraining.pseudo_label_term import PseudoLabelTerm
-from SAMSemiSegLib.retraining.ssl.acmt import AmbiguityConsensusMeanTeacher
-from SAMSemiSegLib.retraining.ssl.bcp import BidirectionalCopyPaste
-from SAMSemiSegLib.retraining.ssl.method import METHODS, LabeledBatch, SSLMethod, UnlabeledBatch
-from SAMSemiSegLib.retraining.student import adapt_settings, build_method
+from SAMSemiSegLib.retraining.ssl.method import METHODS
+from SAMSemiSegLib.retraining.student import adapt_settings
 from SAMSemiSegLib.retraining.teacher import ema_alpha
 from SAMSemiSegLib.retraining.vnet import VNet
 from SAMSemiSegLib.run.settings import NetSettings, RetrainingSettings, Size3
@@ -22,62 +21,6 @@ from SAMSemiSegLib.training.progress import Progress
 
 ALL = list(METHODS)
 UNLABELED = [name for name in ALL if METHODS[name].uses_unlabeled]
-PATCH: Size3 = (32, 32, 32)
-MIDDLE = Progress(60, 100)
-
-
-def settings_of(name: str, **options: object) -> RetrainingSettings:
-    """Small: narrow nets, group norm (which every method works with), small cubes."""
-    if name == "magicnet":
-        options = {"cube": 16, **options}
-    if name == "ua_mt":
-        options = {"passes": 2, **options}
-    net = NetSettings(width=2, norm="group", dropout=0.1)
-    return RetrainingSettings(method=name, options=options, net=net, pseudo_label_mode="off")
-
-
-def build(settings: RetrainingSettings, channels: int = 2, seed: int = 0) -> SSLMethod:
-    torch.manual_seed(seed)
-    return build_method(settings, channels, 1, 2, PATCH)
-
-
-def build_small(name: str, channels: int = 2, seed: int = 0) -> tuple[SSLMethod, Size3]:
-    """For tests of many steps: crops as small as the method can work on."""
-    settings = settings_of(name)
-    net = NetSettings(width=4, norm="group", dropout=0.1)
-    entry = METHODS[name]
-    torch.manual_seed(seed)
-    method = entry(
-        lambda: VNet(channels, net, entry.needs.heads), channels, entry.Options(**settings.options)
-    )
-    patch = (32, 16, 16) if name == "magicnet" else (16, 16, 16)
-    method.prepare(patch)
-    return method, patch
-
-
-def phantom(seed: int, channels: int = 2, size: Size3 = PATCH) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two crops with a bright ball (of as many shells as there are classes) at a random place."""
-    draw = torch.Generator().manual_seed(seed)
-    grid = torch.stack(torch.meshgrid(*(torch.arange(float(n)) for n in size), indexing="ij"))
-    sides = torch.tensor(size).view(3, 1, 1, 1)
-    images, labels = [], []
-    for _ in range(2):
-        center = sides * (0.375 + 0.25 * torch.rand(3, 1, 1, 1, generator=draw))
-        radius = (grid - center).square().sum(0).sqrt()
-        inside = 1 - radius / (0.32 * min(size))
-        label = (inside * (channels - 1)).clamp(-1, channels - 2).floor() + 1
-        noise = torch.randn(size, generator=draw)
-        images.append(3 * label / (channels - 1) - 1 + 0.3 * noise)
-        labels.append(label.byte())
-    return torch.stack(images).unsqueeze(1), torch.stack(labels)
-
-
-def batches(
-    seed: int, channels: int = 2, size: Size3 = PATCH
-) -> tuple[LabeledBatch, UnlabeledBatch]:
-    image, labels = phantom(2 * seed, channels, size)
-    other, hidden = phantom(2 * seed + 1, channels, size)
-    return LabeledBatch(image, labels), UnlabeledBatch(other, hidden)
 
 
 def train(term: PseudoLabelTerm, size: Size3, kept: list, first: int, total: int) -> list:
@@ -121,26 +64,6 @@ def test_losses_are_finite_and_teachers_get_no_gradient(name: str, channels: int
         assert result.unlabeled_logits.shape == (2, channels, *size)
 
 
-@pytest.mark.parametrize("indicator", ["uncertainty", "prototype", "label_error"])
-def test_other_indicators_of_acmt_choose_some_voxels(indicator: str) -> None:
-    method = build(settings_of("acmt", indicator=indicator, threshold=0.5))
-    result = method.step(*batches(0), MIDDLE)
-    assert torch.isfinite(result.losses["consistency"])
-    assert 0 < result.values["ambiguous_share"] < 1
-
-
-@pytest.mark.parametrize("channels", [2, 3, 14])
-def test_between_two_classes_is_ambiguous_to_acmt_however_many_there_are(channels: int) -> None:
-    method = build(settings_of("acmt"), channels)
-    assert isinstance(method, AmbiguityConsensusMeanTeacher)
-    sure, between = torch.zeros(channels), torch.zeros(channels)
-    sure[:2], between[:2] = torch.tensor([0.98, 0.02]), torch.tensor([0.45, 0.55])
-    student = torch.stack([sure, between]).T.view(1, channels, 2, 1, 1)
-    images = embedding = torch.zeros(1, 1, 2, 1, 1)
-    found = method._ambiguous(images, student, student, embedding, MIDDLE)
-    assert found.flatten().tolist() == [False, True]
-
-
 @pytest.mark.parametrize("doubting", ["acmt", "fixmatch", "self_training"])
 def test_labels_and_doubts_leave_the_statistics_of_batch_norm_alone(doubting: str) -> None:
     """Those of a step are what the passes that are trained on have seen."""
@@ -162,20 +85,6 @@ def test_labels_and_doubts_leave_the_statistics_of_batch_norm_alone(doubting: st
     # Two passes: of the labeled and of the unlabeled crops.
     assert len(seen) == 2 * len(own)
     assert all(norm.momentum for norm in own)
-
-
-def test_bcp_asks_the_teacher_where_no_pseudo_label_takes_part() -> None:
-    method = build(settings_of("bcp", target="pseudo_label", largest_component=False))
-    assert isinstance(method, BidirectionalCopyPaste)
-    _, unlabeled = batches(0)
-    stored = torch.full_like(unlabeled.pseudo_hard, 1)  # type: ignore[arg-type]
-    batch = replace(unlabeled, pseudo_hard=stored, selected=torch.tensor([True, False]))
-    torch.manual_seed(0)
-    found = method._targets(batch)
-    torch.manual_seed(0)
-    theirs = method._targets(replace(batch, pseudo_hard=None))
-    assert (found[0] == 1).all() and torch.equal(found[1], theirs[1])
-    assert not (theirs == 1).all()
 
 
 @pytest.mark.parametrize("name", UNLABELED)
@@ -344,15 +253,3 @@ def test_what_lies_beyond_a_volume_teaches_nothing(name: str) -> None:
     assert taught and any(gradient.any() for gradient in taught)
     for gradient in taught:
         assert not gradient[:, :, :, :10].any()
-
-
-def test_self_training_begins_anew_with_the_same_weights_in_all_processes() -> None:
-    """Each process draws from a generator of its own within a step."""
-    methods = [build(settings_of("self_training", reset=True)) for _ in range(2)]
-    first = copy.deepcopy(methods[0].state_dict())
-    for seed, method in enumerate(methods):
-        torch.manual_seed(seed)
-        method.after_step(Progress(32, 99))  # the last step of the first of three rounds
-    one, two = (method.state_dict() for method in methods)
-    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
-    assert not torch.equal(*(s["student.encoder.stage1.0.weight"] for s in (first, one)))
