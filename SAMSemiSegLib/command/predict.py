@@ -112,6 +112,7 @@ def segment(predictor: Predictor, image: Path, target: Path) -> dict[str, float]
         label_set.colors,
         label_set.terminologies,
         source=image,
+        predicted=True,
     )
     x, y, z = volume.geometry.spacing
     return {

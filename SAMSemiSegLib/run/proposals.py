@@ -70,6 +70,7 @@ def write_proposals(
                 labels.colors,
                 labels.terminologies,
                 source=source,
+                predicted=True,
             )
         context.events.progress(number, len(cases))
     context.wait()

@@ -39,6 +39,7 @@ def write_labels(
     colors: Sequence[segmentation.Color],
     terminologies: Sequence[str | None] | None = None,
     source: Path | None = None,
+    predicted: bool = False,
 ) -> None:
     """Write channel indices as the label set's values, on exactly the volume's grid.
 
@@ -48,6 +49,7 @@ def write_labels(
         names: the label set's names, ``values`` and ``colors`` (0..255) in the same order.
         source: the image the labels belong to, whose header is matched bit for bit if it is of
             the same format.
+        predicted: a model made them; .seg.nrrd says so, the other formats cannot.
 
     Raises:
         InputError: the suffix is none of these.
@@ -59,7 +61,9 @@ def write_labels(
     table[1 : len(values) + 1] = values
     header = None
     if suffix_of(path) == ".seg.nrrd":
-        header = segmentation.header_of(channels.array, names, values, colors, terminologies)
+        header = segmentation.header_of(
+            channels.array, names, values, colors, terminologies, predicted
+        )
     _write(path, Volume(table[channels.array], channels.geometry), header, source)
 
 

@@ -53,6 +53,7 @@ def test_writes_beside_the_scan_on_its_grid(model, scan, held):
     written = sitk.ReadImage(row["output"])
     source = sitk.ReadImage(str(scan))
     assert row["output"].endswith("Herz ä 1.seg.nrrd")
+    assert "SAMSemiSeg.PredictedVoxels:" in written.GetMetaData("Segment0_Tags")
     assert written.GetSize() == source.GetSize()
     np.testing.assert_allclose(written.GetDirection(), source.GetDirection(), atol=1e-6)
     np.testing.assert_allclose(written.GetOrigin(), source.GetOrigin(), atol=1e-5)

@@ -78,6 +78,7 @@ def test_slicer_finds_every_key_of_a_segmentation(tmp_path):
     assert header["Segment1_LabelValue"] == "4" and header["Segment1_Layer"] == "0"
     assert header["Segment0_Tags"].endswith("TerminologyEntry:~SCT^1^Atrium~|")
     assert header["Segment0_ID"] != header["Segment1_ID"]
+    assert "Predicted" not in header["Segment0_Tags"]
     assert header["Segmentation_ContainedRepresentationNames"] == "Binary labelmap|"
     assert label_values(path) == {1: "Vorhof links", 4: "Κόλπος"}
     # Names count before values, so a project that numbers its labels otherwise reads it right.

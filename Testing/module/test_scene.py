@@ -11,7 +11,7 @@ import numpy as np  # noqa: E402
 import SimpleITK as sitk  # noqa: E402
 import vtk  # noqa: E402
 from SAMSemiSegModule.scene.case_view import findNode, markAsCase  # noqa: E402
-from SAMSemiSegModule.scene.content import contentOf, filledSegments  # noqa: E402
+from SAMSemiSegModule.scene.content import contentOf, filledSegments, isPrediction  # noqa: E402
 from SAMSemiSegModule.scene.geometry import isSheared, isValidVolume  # noqa: E402
 from SAMSemiSegModule.scene.hierarchy import placeBeside  # noqa: E402
 from SAMSemiSegModule.scene.plots import CurvePlot  # noqa: E402
@@ -229,6 +229,38 @@ def test_content_is_voxels_and_names_however_they_are_kept(scene, tmp_path):
     moved = aSegmentation(volume, **{**boxes, "anterior": np.s_[2:6, 2:6, 3:7]})
     segmentation.GetSegment(segmentation.GetNthSegmentID(0)).SetName("posterior of it")
     assert len({before, contentOf(moved), contentOf(drawn)}) == 3
+
+
+def test_what_a_model_wrote_is_told_from_what_a_person_has_changed(scene, tmp_path):
+    from SAMSemiSegLib.volumes.reading import read_image
+    from SAMSemiSegLib.volumes.volume import Volume
+    from SAMSemiSegLib.volumes.writing import write_labels
+
+    volume = aVolume()
+    assert not isPrediction(aSegmentation(volume, anterior=np.s_[2:6, 2:6, 2:6]))
+    exportVolume(volume, tmp_path / "scan.nrrd")
+    image = read_image(tmp_path / "scan.nrrd")
+    channels = np.zeros(image.array.shape, np.uint8)
+    channels[2:6, 2:6, 2:6] = 1
+    path = tmp_path / "scan.seg.nrrd"
+    names = [label.name for label in LABELS]
+    colors = [label.color for label in LABELS]
+    values = [label.value for label in LABELS]
+    found = Volume(channels, image.geometry)
+    write_labels(path, found, names, values, colors, predicted=True)
+    node = slicer.util.loadSegmentation(str(path))
+    assert isPrediction(node)
+    again = tmp_path / "again.seg.nrrd"
+    slicer.util.saveNode(node, str(again))
+    corrected = slicer.util.loadSegmentation(str(again))
+    assert isPrediction(corrected)
+    segmentId = corrected.GetSegmentation().GetNthSegmentID(1)  # in which the model saw nothing
+    mask = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint8)
+    mask[8, 3, 3] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask, corrected, segmentId, volume)
+    assert not isPrediction(corrected)
+    write_labels(path, found, names, values, colors)
+    assert not isPrediction(slicer.util.loadSegmentation(str(path)))
 
 
 def test_empty_label_is_refused(scene, tmp_path):

@@ -11,10 +11,12 @@ import pytest
 pytest.importorskip("slicer", reason="slicer-core is not installed")
 pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
 pytest.importorskip("pydantic", reason="the library's packages are not installed")
+import numpy as np
 import slicer
 from actions import aScan, pump
 from SAMSemiSegModule.process.outcome import outcomeOf
 from SAMSemiSegModule.process.runner import Update
+from SAMSemiSegModule.scene.case_view import isUnsaved
 
 
 def finishedRun(store) -> Path:
@@ -142,12 +144,24 @@ def test_closing_slicer_leaves_no_scan_that_the_model_was_applied_to(apply):
     assert not predictor.isRunning() and not predictor.folder.exists()
 
 
-def segment(folder: Path) -> None:
-    """What the model makes of the volume."""
-    import SimpleITK as sitk
+def eraseAVoxel(segmentation) -> None:
+    segmentId = segmentation.GetSegmentation().GetNthSegmentID(0)
+    volume = slicer.util.getNode("second")
+    voxels = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, volume)
+    voxels[tuple(np.argwhere(voxels)[0])] = 0
+    slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, segmentation, segmentId, volume)
 
-    image = sitk.ReadImage(str(folder / "volume.nrrd"))
-    sitk.WriteImage(sitk.Cast(image > 100, sitk.sitkUInt8), str(folder / "volume.seg.nrrd"))
+
+def segment(folder: Path) -> None:
+    """What the model makes of the volume, written as the library writes it."""
+    from SAMSemiSegLib.volumes.reading import read_image
+    from SAMSemiSegLib.volumes.volume import Volume
+    from SAMSemiSegLib.volumes.writing import write_labels
+
+    image = read_image(folder / "volume.nrrd")
+    found = Volume((image.array > 100).astype(np.uint8), image.geometry)
+    target = folder / "volume.seg.nrrd"
+    write_labels(target, found, ["liver"], [1], [(200, 80, 50)], predicted=True)
 
 
 def test_the_result_is_in_the_scene_alone_so_that_slicer_asks_to_save_it(apply):
@@ -188,15 +202,39 @@ def test_closing_the_scene_stops_the_segmenting_of_its_volume_but_not_of_files(a
     assert not predictor.isRunning()
 
 
-def test_the_result_does_not_pass_for_a_label_that_a_person_drew(apply, openProject):
+@pytest.mark.parametrize("isCorrected", [False, True])
+def test_the_result_passes_for_a_label_once_a_person_has_corrected_it(
+    apply, openProject, isCorrected
+):
     model, _ = apply(0, "", segment)
     model.ui.applyButton.click()
     pump(lambda: model._job is None)
+    if isCorrected:
+        eraseAVoxel(slicer.util.getNode("second segmentation"))
     openProject.services.dialogs.folder = model.store.folder.parent / "other"
     openProject.project.ui.newProjectButton.click()
     openProject.project.ui.addSceneButton.click()
-    assert model.store.counts() == (1, 2, 0)
-    assert "'second segmentation' was made by a model" in openProject.ui.messageLabel.text
+    told = "'second segmentation' was made by a model" in openProject.ui.messageLabel.text
+    assert model.store.counts() == ((2, 1, 0) if isCorrected else (1, 2, 0))
+    assert told == (not isCorrected)
+
+
+def test_labeling_a_case_goes_on_from_what_the_model_made_of_it(apply, openProject):
+    model, _ = apply(0, "", segment)
+    model.ui.applyButton.click()
+    pump(lambda: model._job is None)
+    result = slicer.util.getNode("second segmentation")
+    openProject.project._openCase("second")
+    openProject.labels.ui.labelCaseButton.click()
+    assert openProject.services.parameters.caseSegmentation is result
+    assert "'second segmentation' becomes the label of 'second'" in openProject.ui.messageLabel.text
+    assert isUnsaved(result) and model.store.counts() == (1, 2, 0)
+    eraseAVoxel(result)
+    openProject.labels.ui.saveLabelButton.click()
+    assert not isUnsaved(result) and model.store.counts() == (2, 1, 0)
+    openProject.project._openCase("third")
+    openProject.project._openCase("second")
+    assert openProject.services.parameters.caseSegmentation is result
 
 
 def test_an_export_that_fails_leaves_nothing_that_passes_for_a_model(

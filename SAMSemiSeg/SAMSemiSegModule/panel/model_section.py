@@ -17,7 +17,6 @@ from SAMSemiSegModule.process.arguments import predictArguments
 from SAMSemiSegModule.process.outcome import End
 from SAMSemiSegModule.process.prediction import expect, messageOf, resultOf
 from SAMSemiSegModule.process.runner import hasManifest
-from SAMSemiSegModule.scene.case_view import RESULT
 from SAMSemiSegModule.scene.hierarchy import placeBeside
 from SAMSemiSegModule.scene.views import showOnly, showVolume
 from SAMSemiSegModule.scene.volumes import exportVolume
@@ -273,7 +272,6 @@ class ModelSection(Section):
         result = slicer.util.loadSegmentation(
             str(job.results[0]), {"name": f"{job.volume.GetName()} segmentation", "show": False}
         )
-        result.SetAttribute(RESULT, "1")
         # The file goes with the job; without it Slicer asks where to save the node.
         slicer.mrmlScene.RemoveNode(result.GetStorageNode())
         placeBeside(result, job.volume)

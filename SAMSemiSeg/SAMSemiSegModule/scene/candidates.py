@@ -10,8 +10,8 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from SAMSemiSegModule.scene.case_view import LOADED, RESULT, keysOf
-from SAMSemiSegModule.scene.content import segmentCount
+from SAMSemiSegModule.scene.case_view import LOADED, keysOf
+from SAMSemiSegModule.scene.content import isPrediction, segmentCount
 from SAMSemiSegModule.scene.geometry import isValidVolume
 from SAMSemiSegModule.scene.segmentations import DEFAULT_TERMINOLOGY
 
@@ -59,13 +59,13 @@ def segmentationOf(volume: Any, keys: Set[str], isResult: bool = False) -> Any:
     ("scan", "scan_1", "scan label"), lies inside it, and no case of the project (``keys``) has it.
 
     Args:
-        isResult: look among the results of a model instead, which no person has drawn.
+        isResult: look among the results of a model instead, which no person has changed.
     """
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
     nodes = [
         node
         for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-        if (node.GetAttribute(RESULT) == "1") == isResult and segmentCount(node)
+        if segmentCount(node) and isPrediction(node) == isResult
     ]
     for node in nodes:
         if node.GetNodeReference(role) is volume:
@@ -119,8 +119,8 @@ def _liesInside(node: Any, volume: Any) -> bool:
 
 def _noteOnResult(result: Any, volume: Any) -> str:
     return _(
-        "'{result}' was made by a model and does not become the label of '{volume}'; to draw one, "
-        "show the case and click 'Label this case'."
+        "'{result}' was made by a model and does not become the label of '{volume}' unseen; to "
+        "correct it, double-click the case and click 'Label this case'."
     ).format(result=result.GetName(), volume=volume.GetName())
 
 

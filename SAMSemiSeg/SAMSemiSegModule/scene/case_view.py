@@ -17,8 +17,6 @@ CASE = "SAMSemiSeg.Case"
 LOADED = "SAMSemiSeg.Loaded"
 FILE = "SAMSemiSeg.File"
 CONTENT = "SAMSemiSeg.Content"
-# Made by a model that was applied to a volume: no person stands behind it.
-RESULT = "SAMSemiSeg.Result"
 
 
 class Parameters(Protocol):
@@ -103,6 +101,16 @@ class CaseView:
             placeBeside(node, volume)
             parameters.caseSegmentation = node
         return parameters.caseSegmentation
+
+    def adopt(self, segmentation: Any, store: Any, parameters: Parameters) -> None:
+        """Make a segmentation of the user's own that of the case on screen, where it has none; it
+        is not saved yet."""
+        role = segmentation.GetReferenceImageGeometryReferenceRole()
+        if segmentation.GetNodeReference(role) is None:
+            segmentation.SetReferenceImageGeometryParameterFromVolumeNode(parameters.caseVolume)
+        markAsCase(segmentation, caseKey(store, store.case(parameters.caseId)))
+        segmentation.SetAttribute(CONTENT, "none")
+        parameters.caseSegmentation = segmentation
 
     def _segmentation(self, store: Any, case: Any, volume: Any, key: str) -> Any:
         path = store.labelPath(case)

@@ -7,6 +7,7 @@ import hashlib
 from typing import Any
 
 import slicer
+import vtk
 
 
 def segmentCount(node: Any) -> int:
@@ -25,6 +26,20 @@ def contentOf(node: Any) -> str:
     Times of modification would not do: saving the scene, for example, counts as a change there.
     """
     return hashlib.sha1(repr(sorted(_filled(node))).encode(), usedforsecurity=False).hexdigest()
+
+
+def isPrediction(node: Any) -> bool:
+    """Whether a model made it and no person has changed it since, as the segments' tags tell."""
+    from SAMSemiSegLib.volumes.segmentation import PREDICTED
+
+    counts = {name: count for name, count, _places in _filled(node)}
+    segmentation = node.GetSegmentation()
+    tag = vtk.reference("")
+    for segmentId in segmentation.GetSegmentIDs():
+        segment = segmentation.GetSegment(segmentId)
+        if not segment.GetTag(PREDICTED, tag) or str(tag) != str(counts.get(segment.GetName(), 0)):
+            return False
+    return segmentation.GetNumberOfSegments() > 0
 
 
 def _filled(node: Any) -> list[tuple[str, int, float]]:
