@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.volumes.formats import check_name
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -60,12 +62,15 @@ def read_series(folder: Path) -> sitk.Image:
     """The slices of the one series in ``folder``, in order, as a 3D image.
 
     Raises:
-        InputError: no series, several, one slice, color, slices missing or of unequal size.
+        InputError: no series, several, one slice, color, slices missing or of unequal size, or
+            that do not lie behind each other at equal steps.
     """
     import SimpleITK as sitk
 
     if not folder.exists():
         raise InputError(f"There is no folder '{folder}'; check the path.")
+    for path in folder.iterdir():
+        check_name(path)
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ours are the sentences
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)) if any(folder.iterdir()) else ()
     if not series:
@@ -83,6 +88,11 @@ def read_series(folder: Path) -> sitk.Image:
             "the slices of each into a folder of its own."
         )
     files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
+    if len(files) == 1 and _slice_count(files[0]) > 1:
+        raise InputError(
+            f"'{files[0]}' holds many DICOM slices in one file, which is not read here; load it in "
+            "Slicer and save it as .nrrd."
+        )
     if len(files) < 2:
         raise InputError(
             f"The folder '{folder}' holds one DICOM slice, which is 2D; give all slices of the "
@@ -103,11 +113,24 @@ def read_series(folder: Path) -> sitk.Image:
     return image
 
 
+def _slice_count(file: str) -> int:
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(file)
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return 0
+    return int(reader.GetSize()[2]) if reader.GetDimension() > 2 else 1
+
+
 def _check_slices(folder: Path, files: tuple[str, ...]) -> None:
-    """Refuse a stack with gaps: ITK would only warn, and stretch what is there."""
+    """Refuse slices that are no regular stack: ITK would only warn, and place them as if."""
     import SimpleITK as sitk
 
     positions, normal = [], np.zeros(3)
+    sides = [1.0]
     reader = sitk.ImageFileReader()
     for name in files:
         reader.SetFileName(name)
@@ -118,25 +141,54 @@ def _check_slices(folder: Path, files: tuple[str, ...]) -> None:
                 f"'{name}' cannot be read as a DICOM slice; export the series again."
             ) from error
         if reader.HasMetaDataKey("0028|0030"):
-            spacing = reader.GetMetaData("0028|0030").split("\\")
-            if any(float(s) <= 0 for s in spacing):
+            spacing = reader.GetMetaData("0028|0030").strip().split("\\")
+            sides = [_millimeters(side) for side in spacing]
+            if not all(side > 0 for side in sides):
                 raise InputError(
-                    f"'{name}' has the pixel spacing {' x '.join(spacing)} mm, which cannot be; "
+                    f"'{name}' has the pixel spacing '{' x '.join(spacing)}' mm, which cannot be; "
                     "export the series again."
                 )
         direction = np.array(reader.GetDirection()).reshape(reader.GetDimension(), -1)
         normal = direction[:, 2] if direction.shape[0] > 2 else normal
         positions.append(reader.GetOrigin())
-    along = np.array(positions)[:, : len(normal)] @ normal
-    steps = np.abs(np.diff(along))
-    if steps.size and steps.max() > 1.5 * max(float(np.median(steps)), 1e-6):
-        place = int(steps.argmax()) + 1
+    places = np.array(positions)[:, : len(normal)]
+    along = places @ normal
+    steps = np.abs(np.diff(np.sort(along)))
+    step = float(np.median(steps[steps > 1e-3])) if steps.max() > 1e-3 else 0.0
+    if not step:
         raise InputError(
-            f"The DICOM series in '{folder}' has a gap of {steps.max():.4g} mm after slice {place} "
-            f"(others lie {np.median(steps):.4g} mm apart); export the missing slices."
+            f"The DICOM slices in '{folder}' do not say where they lie; export the series again."
         )
-    if steps.size and steps.min() < 0.01 * float(np.median(steps)):
+    if steps.min() < 0.01 * step:
         raise InputError(
             f"The DICOM series in '{folder}' has several slices at one place; put each time point "
             "into a folder of its own."
         )
+    if steps.max() > 1.5 * step:
+        place = int(steps.argmax()) + 1
+        raise InputError(
+            f"The DICOM series in '{folder}' has a gap of {steps.max():.4g} mm after slice {place} "
+            f"(others lie {step:.4g} mm apart); export the missing slices."
+        )
+    even = along[0] + (along[-1] - along[0]) * np.linspace(0, 1, len(along))
+    if np.abs(along - even).max() > 0.5 * step:
+        raise InputError(
+            f"The DICOM slices in '{folder}' lie {steps.min():.4g} to {steps.max():.4g} mm apart; "
+            "resample them to equal steps, in Slicer's DICOM module (acquisition geometry "
+            "regularization), and save the volume as .nrrd."
+        )
+    # What a slice lies aside of the one before it, within its own plane.
+    aside = places - places[0] - np.outer(along - along[0], normal)
+    if np.abs(aside).max() > max(0.2 * min(sides), 1e-2):
+        raise InputError(
+            f"The DICOM slices in '{folder}' do not lie straight behind each other (a tilted "
+            "gantry); load them in Slicer's DICOM module, which straightens them, and save the "
+            "volume as .nrrd."
+        )
+
+
+def _millimeters(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -5,7 +5,10 @@ Nothing is imported here that Slicer lacks before the first installation.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from SAMSemiSegLib.errors import InputError
 
 SUFFIXES = (".seg.nrrd", ".nii.gz", ".nrrd", ".nii", ".mha", ".mhd")
 """Of labels; those of scans are all but the first. A longer one stands before what it ends in."""
@@ -19,6 +22,23 @@ def suffix_of(path: Path | str) -> str:
     """The image suffix of a file name (".nii.gz"), empty if it has none that can be read."""
     name = Path(path).name.lower()
     return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
+
+
+def check_name(path: Path) -> None:
+    """Refuse a path that ITK and JSON cannot hold, as old archives and shares have them on Linux.
+
+    Raises:
+        InputError: it is no UTF-8.
+    """
+    raw = os.fsencode(path)
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        shown = raw.decode("utf-8", "replace")
+        raise InputError(
+            f"The name '{shown}' is not in UTF-8, as names from an old archive or share may be; "
+            "rename it."
+        ) from error
 
 
 def stem_of(path: Path | str) -> str:

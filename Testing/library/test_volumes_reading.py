@@ -274,3 +274,50 @@ def test_dicom_folders_are_read_in_order(dicom_folder, tmp_path):
     for name in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder)):
         (gap / f"t2_{Path(name).name}").symlink_to(name)
     refused(gap, "2 DICOM series")
+
+
+def slices(folder: Path, places: list[tuple[float, float, float]], **tags: str) -> Path:
+    """A DICOM series whose slices lie at these places (mm)."""
+    folder.mkdir()
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for number, place in enumerate(places, 1):
+        image = sitk.GetImageFromArray(np.arange(64, dtype=np.int16).reshape(8, 8) + number)
+        image.SetSpacing((2, 2))
+        content = {
+            "0008|0016": "1.2.840.10008.5.1.4.1.1.2",
+            "0008|0018": f"1.2.3.{number}",
+            "0008|0060": "CT",
+            "0020|000d": "1.2",
+            "0020|000e": "1.2.3",
+            "0020|0013": str(number),
+            "0020|0032": "\\".join(map(str, place)),
+            "0020|0037": "1\\0\\0\\0\\1\\0",
+            "0028|0030": "2\\2",
+            **{key.replace("_", "|"): value for key, value in tags.items()},
+        }
+        for key, value in content.items():
+            image.SetMetaData(key, value)
+        writer.SetFileName(str(folder / f"{number:03}.dcm"))
+        writer.Execute(image)
+    return folder
+
+
+def test_dicom_slices_that_are_no_regular_stack_are_refused(tmp_path):
+    """ITK would place them as if they were one."""
+    straight = [(0.0, 0.0, 3.0 * i) for i in range(8)]
+    assert read_image(slices(tmp_path / "good", straight)).geometry.spacing == (2, 2, 3)
+    tilted = [(0.0, 1.0 * i, 3.0 * i) for i in range(8)]
+    refused(slices(tmp_path / "tilted", tilted), "tilted gantry")
+    thin_then_thick = [(0.0, 0.0, 2.5 * min(i, 4) + 5.0 * max(i - 4, 0)) for i in range(12)]
+    refused(slices(tmp_path / "mixed", thin_then_thick), "2.5 to 5 mm apart")
+    refused(slices(tmp_path / "nowhere", [(0.0, 0.0, 0.0)] * 8), "do not say where they lie")
+    twice = [place for place in straight for _ in range(2)]
+    refused(slices(tmp_path / "times", twice), "several slices at one place")
+    echoes = slices(tmp_path / "echoes", straight + straight)
+    refused(echoes, "several slices at one place")
+
+
+def test_a_dicom_file_of_many_slices_is_called_so(tmp_path):
+    sitk.WriteImage(sitk.Image(8, 8, 4, sitk.sitkUInt16), str(tmp_path / "many.dcm"))
+    refused(tmp_path, "many DICOM slices in one file")
