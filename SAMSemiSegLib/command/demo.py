@@ -14,6 +14,7 @@ from SAMSemiSegLib.errors import InputError
 
 log = logging.getLogger(__name__)
 
+NAME = "Hippocampus demo"
 LABELED, UNLABELED, EVALUATION = 4, 24, 12
 
 
@@ -32,10 +33,14 @@ def demo(
     from SAMSemiSegLib.project.importing import import_cases
     from SAMSemiSegLib.project.label_set import Label, LabelSet
     from SAMSemiSegLib.project.project import Project
+    from SAMSemiSegLib.run.presets import load_settings
 
     project_folder = folder / "project"
+    assignments = ["supervised_baseline=true", *assignments]
+    load_settings(preset, assignments)  # a misspelled one must not cost the last demo
     if project_folder.exists():
-        if not (project_folder / "project.json").exists():
+        is_demo = (project_folder / "project.json").exists()
+        if not is_demo or Project.load(project_folder).name != NAME:
             raise InputError(f"'{project_folder}' is not a demo's project; name another --folder.")
         shutil.rmtree(project_folder)
     images, labels, order, about = _scans(folder)
@@ -47,7 +52,7 @@ def demo(
             Label(value=2, name="Posterior", color=(216, 101, 79)),
         ]
     )
-    project = Project.create(project_folder, label_set, "Hippocampus demo")
+    project = Project.create(project_folder, label_set, NAME)
     chosen = names[: LABELED + UNLABELED] + names[-EVALUATION:]
     chosen_order = folder / "order.txt"
     write_text(chosen_order, "\n".join(chosen) + "\n")
@@ -64,7 +69,7 @@ def demo(
     train(
         project_folder,
         preset,
-        ["supervised_baseline=true", *assignments],
+        assignments,
         run="demo",
         device="auto",
         seed=None,

@@ -8,6 +8,8 @@ from urllib.error import URLError
 import pytest
 
 from SAMSemiSegLib.command import demo
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.project.project import Project
 
 
 @pytest.mark.parametrize("problem", [URLError("no network"), Exception("no such module")])
@@ -26,3 +28,15 @@ def test_without_scans_and_network_phantoms_are_made_and_it_says_so(
     assert len(names) == demo.LABELED + 2
     assert len(list(images.iterdir())) == len(list(labels.iterdir())) == len(names)
     assert "phantoms" in about
+
+
+def test_only_a_demo_s_own_project_is_made_anew(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    Project.create(project, name="of a user")
+    with pytest.raises(InputError, match="not a demo's project"):
+        demo.demo(tmp_path, "demo", [], False)
+    assert Project.load(project).name == "of a user"
+    former = Project.create(tmp_path / "former" / "project", name=demo.NAME)
+    with pytest.raises(InputError, match="no preset 'dmo'"):
+        demo.demo(tmp_path / "former", "dmo", [], False)
+    assert Project.load(former.folder) == former
