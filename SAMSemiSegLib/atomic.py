@@ -32,6 +32,8 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield temporary
+        if temporary.is_file():
+            _flush(temporary)
         os.replace(temporary, path)
     except Exception as error:
         # torch, safetensors and onnx tell of a full disk in errors of their own, in many words.
@@ -50,6 +52,12 @@ def replacing(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Have the drive keep what was written: else a power cut may leave the new name empty."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
 
 
 def _free(folder: Path) -> int:
@@ -71,10 +79,8 @@ def is_forbidden(error: OSError) -> bool:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text, whole or not at all."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:

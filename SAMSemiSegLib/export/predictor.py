@@ -147,6 +147,11 @@ def _load_torchscript(path: Path) -> tuple[nn.Module, ModelCard]:
 def _load_onnx(path: Path, device: torch.device) -> tuple[nn.Module, ModelCard]:
     try:
         net = OnnxNet(path, device)
+    except ImportError as error:
+        raise InputError(
+            f"'{path.name}' needs the package onnxruntime, which cannot be used here ({error}); "
+            "install it, or use the TorchScript model or the MONAI bundle of the same run."
+        ) from error
     except Exception as error:  # onnxruntime's errors have no common class of their own
         raise _no_model(path) from error
     return net, _card(path, net.card)

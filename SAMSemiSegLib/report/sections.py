@@ -103,8 +103,11 @@ def gallery_section(material: Material) -> str:
         figures = []
         for case in cases[:MOST_PICTURES]:
             score = f"<b>{scores[case]:.2f}</b>" if case in scores else ""
+            picture = _embedded(material.pictures[case])
+            if picture is None:
+                continue
             figures.append(
-                f'<figure><div class="frame"><img src="{_embedded(material.pictures[case])}" '
+                f'<figure><div class="frame"><img src="{picture}" '
                 f'alt="Pseudo-label of {escape(case)}" loading="lazy"></div>'
                 f"<figcaption><span>{escape(case)}</span>{score}</figcaption></figure>"
             )
@@ -275,13 +278,17 @@ def _without_folders(text: str) -> str:
     return re.sub(r"(?<![\w:/.])(?:[A-Za-z]:)?[/\\](?:[^\s/\\]+[/\\])+([^\s/\\]+)", r"\1", quoted)
 
 
-def _embedded(picture: Path) -> str:
-    """The picture as a data address: JPEG at most 960 pixels wide, a third of the PNG's size."""
+def _embedded(picture: Path) -> str | None:
+    """The picture as a data address: JPEG at most 960 pixels wide, a third of the PNG's size; None
+    where the file cannot be read."""
     from PIL import Image
 
-    with Image.open(picture) as opened:
-        image = opened.convert("RGB")
-        image.thumbnail((960, 960))
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=85)
+    try:
+        with Image.open(picture) as opened:
+            image = opened.convert("RGB")
+    except (OSError, SyntaxError, ValueError):  # what Pillow raises for damaged files
+        return None
+    image.thumbnail((960, 960))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -127,6 +127,15 @@ def test_a_picture_that_a_killed_run_left_half_is_left_out(run):
     half.unlink()
 
 
+@pytest.mark.parametrize("kept", [0, 60])
+def test_a_picture_that_cannot_be_read_holds_up_no_report(run, kept):
+    damaged = run / "pseudolabels" / "id8.png"
+    damaged.write_bytes(next((run / "pseudolabels").glob("[!.]*.png")).read_bytes()[:kept])
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "Pseudo-label of id0" in text and "Pseudo-label of id8" not in text
+    damaged.unlink()
+
+
 def test_gallery_shows_the_least_trusted_first(run):
     text = write_report(run).read_text(encoding="utf-8")
     assert text.index("Pseudo-label of id0") < text.index("Pseudo-label of id1")
