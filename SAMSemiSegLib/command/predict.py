@@ -136,6 +136,10 @@ def _output_of(image: Path, folder: Path | None, format: LabelFormat) -> Path:
 def _check_names(images: list[Path], outputs: list[Path], overwrite: bool) -> None:
     """No result may take the place of a scan, of another result or, unless that is wanted, of a
     file that is there already: an expert's segmentation has the same name."""
+    from SAMSemiSegLib.volumes.formats import check_name
+
+    for path in (*images, *outputs):
+        check_name(path)
     sources = {image.resolve() for image in images}
     for image, target in zip(images, outputs, strict=True):
         if target.resolve() in sources:

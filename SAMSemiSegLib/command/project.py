@@ -205,7 +205,8 @@ def _number_or_names(text: str | None, option: str) -> int | list[str] | None:
     """``4``, ``a,b,c`` or the path of a file of names."""
     if text is None:
         return None
-    if text.strip().lstrip("-").isdigit():
+    # "003" is the name of a case.
+    if text.strip().isdigit() and str(int(text)) == text.strip():
         return int(text)
     with suppress(OSError):  # a long list of names is too long for a path
         if Path(text).is_file():

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from SAMSemiSegLib.errors import InputError
-from SAMSemiSegLib.project.case import Case, Role, case_id
+from SAMSemiSegLib.project.case import Case, Role, case_id, matching_stem
 from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.matching import Found, choose, in_order, match_files
 from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.project.review import forget
 
 ReportProgress = Callable[[int, int, str], None]
 """Called with (cases done, cases in all, name of the case)."""
@@ -58,7 +59,7 @@ def import_cases(
     """Import a folder of images and one of labels, matched by their file names.
 
     Images that are in the project already stay as they are, so that a folder that has grown can be
-    imported once more.
+    imported once more; those without a label get one that has been drawn since.
 
     Args:
         images: a folder of image files, a folder of folders of DICOM slices, or a series' folder.
@@ -74,18 +75,21 @@ def import_cases(
     Raises:
         InputError: one sentence; the project and its folder are as before.
     """
-    found = match_files(images, labels)
-    notes: list[str] = []
+    found, notes = match_files(images, labels)
     if order is not None:
         found, note = in_order(found, order, images)
         notes += note
-    found, note = _new(project, found, images)
+    found, late, note = _new(project, found, labeled, images)
     notes += note
+    if isinstance(labeled, Sequence):
+        named = {matching_stem(item.image.name) for _, item in late}
+        labeled = [name for name in labeled if matching_stem(name) not in named]
     choose(found, labeled, evaluate, labels)
 
     label_set = project.label_set
     if not label_set.labels:
-        label_set = _inferred([f.label for f in found if f.use != "unlabeled" and f.label])
+        drawn = [f.label for f in found if f.use != "unlabeled" and f.label]
+        label_set = _inferred(drawn + [item.label for _, item in late if item.label])
         if label_set.labels:
             notes.append(
                 "The label set was taken from the label files: "
@@ -104,13 +108,19 @@ def import_cases(
             taken.add(case.id)
             cases.append(case)
             if progress is not None:
-                progress(done + 1, len(found), case.id)
-        _commit(project, cases, label_set)
+                progress(done + 1, len(found) + len(late), case.id)
+        labeled_late = []
+        for done, (case, item) in enumerate(late, len(found)):
+            assert item.label is not None
+            labeled_late.append(_labeled(project, case, item.label, label_set, copy, made))
+            if progress is not None:
+                progress(done + 1, len(found) + len(late), case.id)
+        _commit(project, cases, label_set, labeled_late)
     except BaseException:
         _remove(made, project.folder)
         raise
 
-    notes += [case.note for case in cases if case.note]
+    notes += [case.note for case in [*cases, *labeled_late] if case.note]
     return ImportSummary(
         imported=len(cases),
         labeled=sum(f.use == "labeled" for f in found),
@@ -130,7 +140,7 @@ def add_case(
     role: Role = "training",
     copy: bool = False,
 ) -> Case:
-    """Add one scan, wholly checked.
+    """Add one scan, wholly checked, or give one that the project has its first label.
 
     Args:
         label: trains if ``role`` is training, only scores if it is evaluation.
@@ -139,8 +149,10 @@ def add_case(
     Raises:
         InputError: one sentence; the project and its folder are as before.
     """
-    if (known := _case_finder(project)(image)) is not None:
-        raise InputError(f"'{image}' is in the project already, as the case '{known}'.")
+    known = _case_finder(project)(image)
+    if known is not None and (label is None or not _lacks_label(project.case(known)) or name):
+        has = "" if _lacks_label(project.case(known)) else ", and has a label"
+        raise InputError(f"'{image}' is in the project already, as the case '{known}'{has}.")
     taken = {case.id for case in project.cases}
     if name is not None and case_id(name, taken) != name:
         safe = case_id(name) == name
@@ -152,33 +164,54 @@ def add_case(
         label_set = _inferred([label])
     made: list[Path] = []
     try:
-        case = _case(
-            project, Found(image, label, use), label_set, taken, False, True, copy, made, name
-        )
-        _commit(project, [case], label_set)
+        if known is not None and label is not None:
+            case = _labeled(project, project.case(known), label, label_set, copy, made)
+            _commit(project, [], label_set, [case])
+        else:
+            item = Found(image, label, use)
+            case = _case(project, item, label_set, taken, False, True, copy, made, name)
+            _commit(project, [case], label_set)
     except BaseException:
         _remove(made, project.folder)
         raise
     return case
 
 
-def _new(project: Project, found: list[Found], images: Path) -> tuple[list[Found], list[str]]:
-    """Those that the project does not have yet, and what the user should be told.
+def _new(
+    project: Project, found: list[Found], labeled: int | Sequence[str] | None, images: Path
+) -> tuple[list[Found], list[tuple[Case, Found]], list[str]]:
+    """Those that the project does not have yet; its cases that had no label and now have one, of
+    all or of the names in ``labeled``; and what the user should be told.
 
     Raises:
-        InputError: it has them all.
+        InputError: there are none of either.
     """
-    known = _case_finder(project)
-    new = [item for item in found if known(item.image) is None]
-    if not new:
+    find = _case_finder(project)
+    named = {matching_stem(name) for name in labeled} if isinstance(labeled, Sequence) else set()
+    new, late = [], []
+    for item in found:
+        known = find(item.image)
+        if known is None:
+            new.append(item)
+            continue
+        wanted = labeled is None or matching_stem(item.image.name) in named
+        if wanted and item.label is not None and _lacks_label(project.case(known)):
+            late.append((project.case(known), item))
+    if not new and not late:
         raise InputError(
-            f"Every image of '{images}' is in the project already; choose a folder with new ones."
+            f"Every image of '{images}' is in the project already; choose a folder with new ones, "
+            "or give labels of those that have none."
         )
-    if len(new) == len(found):
-        return new, []
-    left = len(found) - len(new)
-    note = f"In the project already and left as they are: {left} of {len(found)} images."
-    return new, [note]
+    notes = []
+    if late:
+        notes.append(f"In the project already, and labeled now: {len(late)} images.")
+    if left := len(found) - len(new) - len(late):
+        notes.append(f"In the project already and left as they are: {left} of {len(found)} images.")
+    return new, late, notes
+
+
+def _lacks_label(case: Case) -> bool:
+    return case.role == "training" and not case.trainable
 
 
 def _case_finder(project: Project) -> Callable[[Path], str | None]:
@@ -292,6 +325,20 @@ def _case(
     )
 
 
+def _labeled(
+    project: Project, case: Case, label: Path, label_set: LabelSet, copy: bool, made: list[Path]
+) -> Case:
+    """The case with its first label, which is checked, and copied if asked (noted in ``made``)."""
+    from SAMSemiSegLib.volumes.reading import read_image_geometry, read_labels
+
+    grid = read_image_geometry(project.path(case.image))
+    _, note = read_labels(label, label_set.values, grid, label_set.names)
+    if copy:
+        label = _copied(label, project.folder / "labels", case.id, made)
+    update = {"label": project.stored(label), "origin": "expert", "status": "labeled"}
+    return case.model_copy(update={**update, "confidence": None, "note": note})
+
+
 def _copied(source: Path, folder: Path, name: str, made: list[Path]) -> Path:
     from SAMSemiSegLib.volumes.formats import suffix_of
 
@@ -312,21 +359,27 @@ def _copied(source: Path, folder: Path, name: str, made: list[Path]) -> Path:
     return target
 
 
-def _commit(project: Project, cases: list[Case], label_set: LabelSet) -> None:
-    """Put the cases into the project as its file is by now, and save; take them out again if it
-    cannot be saved.
+def _commit(
+    project: Project, cases: list[Case], label_set: LabelSet, labeled: Sequence[Case] = ()
+) -> None:
+    """Put new cases, and those that are ``labeled`` now, into the project as its file is by now,
+    and save; take them out again if it cannot be saved.
 
     Reading many scans takes minutes, in which a training may end and offer its pseudo-labels.
     """
-    current = Project.load(project.folder)
-    taken = {case.id.casefold() for case in current.cases}
-    for case in cases:
-        if case.id.casefold() in taken:
-            raise InputError(f"A case '{case.id}' was added meanwhile; import once more.")
     with project.saved():
-        project.cases[:] = [*current.cases, *cases]
-        project.history[:] = current.history
-        project.label_set = current.label_set if current.label_set.labels else label_set
+        taken = {case.id.casefold() for case in project.cases}
+        for case in cases:
+            if case.id.casefold() in taken:
+                raise InputError(f"A case '{case.id}' was added meanwhile; import once more.")
+        for case in labeled:
+            if not _lacks_label(project.case(case.id)):
+                raise InputError(f"The case '{case.id}' was labeled meanwhile; import once more.")
+            project.replace(case)
+        forget(project, [case.id for case in labeled])
+        project.cases += cases
+        if not project.label_set.labels:
+            project.label_set = label_set
 
 
 def _remove(made: list[Path], folder: Path) -> None:

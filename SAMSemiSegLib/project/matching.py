@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.project.case import matching_stem
-from SAMSemiSegLib.volumes.formats import SUFFIXES, suffix_of
+from SAMSemiSegLib.volumes.formats import SUFFIXES, check_name, stem_of, suffix_of
 
 
 @dataclass
@@ -20,13 +21,14 @@ class Found:
     use: str = "unlabeled"  # or "labeled", "evaluation"
 
 
-def match_files(images: Path, labels: Path | None) -> list[Found]:
-    """The images of a folder by name, each with the label of its name.
+def match_files(images: Path, labels: Path | None) -> tuple[list[Found], list[str]]:
+    """The images of a folder by name, each with the label of its name, and what the user should be
+    told.
 
     Raises:
         InputError: there is no image, no label of an image's name, or two files of one name.
     """
-    by_stem = _listed(images, dicom=True)
+    by_stem, notes = _first_channels(_listed(images, dicom=True))
     if not by_stem:
         raise InputError(
             f"The folder '{images}' holds no image; give a folder of "
@@ -39,7 +41,7 @@ def match_files(images: Path, labels: Path | None) -> list[Found]:
             f"No label in '{labels}' has the name of an image in '{images}'; name each label as "
             "its image (endings such as _seg, -label, _gt may differ)."
         )
-    return found
+    return found, notes
 
 
 def _listed(folder: Path, dicom: bool) -> dict[str, Path]:
@@ -57,6 +59,7 @@ def _listed(folder: Path, dicom: bool) -> dict[str, Path]:
         usable = dicom and is_series_folder(path) if path.is_dir() else bool(suffix_of(path))
         if not usable:
             continue
+        check_name(path)
         stem = matching_stem(path.name)
         if stem in result:
             raise InputError(
@@ -65,6 +68,27 @@ def _listed(folder: Path, dicom: bool) -> dict[str, Path]:
             )
         result[stem] = path
     return result
+
+
+def _first_channels(by_stem: dict[str, Path]) -> tuple[dict[str, Path], list[str]]:
+    """Without the further channels of scans (``_0001``, ... beside ``_0000``, as nnU-Net has them):
+    as cases of their own, those of a patient who is held out would train.
+
+    Where only one file ends in ``_0000``, the digits number the cases.
+    """
+    firsts = {stem for stem, path in by_stem.items() if stem_of(path.name).endswith("_0000")}
+    if len(firsts) < 2:
+        return by_stem, []
+    first = {
+        stem: path
+        for stem, path in by_stem.items()
+        if not (m := re.fullmatch(r"(.+)_\d{4}", stem_of(path.name)))
+        or stem in firsts
+        or matching_stem(m[1]) not in firsts
+    }
+    left = len(by_stem) - len(first)
+    note = f"{left} images are further channels (_0001, ...) and were left out: a case has one."
+    return first, [note] if left else []
 
 
 def in_order(found: list[Found], order: Path, images: Path) -> tuple[list[Found], list[str]]:
@@ -107,6 +131,12 @@ def choose(
         InputError: more cases than there are, an unknown name, or one without a label.
     """
     by_stem = {matching_stem(f.image.name): f for f in found}
+    for option, value in (("--labeled", labeled), ("--evaluate", evaluate)):
+        if isinstance(value, int) and (item := by_stem.get(str(value))) is not None:
+            raise InputError(
+                f"{option} {value} may be a count or the case '{item.image.name}'; say "
+                f"'{item.image.name}' for the case, or list the names."
+            )
     if isinstance(evaluate, int):
         if not 0 <= evaluate <= len(found):
             raise InputError(

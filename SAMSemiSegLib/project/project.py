@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from SAMSemiSegLib.atomic import replacing, write_text
 from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.locking import alone
 from SAMSemiSegLib.project.case import Case
 from SAMSemiSegLib.project.label_set import LabelSet
 
@@ -102,7 +104,7 @@ class Project(BaseModel):
                 "'samsemiseg project create'."
             )
         try:
-            project = cls.model_validate_json(path.read_bytes())
+            project = cls.model_validate_json(path.read_bytes().removeprefix(codecs.BOM_UTF8))
         except ValidationError as error:
             raise InputError(_what_is_wrong(path, error)) from error
         except OSError as error:
@@ -133,14 +135,26 @@ class Project(BaseModel):
 
     @contextmanager
     def saved(self) -> Iterator[None]:
-        """Save what the block changes; where that fails, the project here is as before, too."""
-        before = list(self.cases), list(self.history), self.label_set
-        try:
-            yield
-            self.save()
-        except BaseException:
-            self.cases[:], self.history[:], self.label_set = before
-            raise
+        """Change the project as its file is by now, and save it; meanwhile no other process does.
+
+        One that was read earlier is brought up to date first: a training may have offered its
+        pseudo-labels since. Where it fails, the project here is as before, too.
+
+        Raises:
+            InputError, DiskFullError: the project cannot be read or saved.
+        """
+        before = list(self.cases), list(self.history), self.label_set, self.name
+        with alone(self._folder / FILE):
+            try:
+                if (self._folder / FILE).is_file():
+                    now = Project.load(self._folder)
+                    self.cases[:], self.history[:] = now.cases, now.history
+                    self.label_set, self.name = now.label_set, now.name
+                yield
+                self.save()
+            except BaseException:
+                self.cases[:], self.history[:], self.label_set, self.name = before
+                raise
 
     @property
     def folder(self) -> Path:
@@ -177,15 +191,23 @@ class Project(BaseModel):
     def without_paths(self, text: str) -> str:
         """A sentence about a case's file with the case's id in place of the path, which may name a
         patient: for logs, events and reports."""
-        for case in self.cases:
-            for kind in ("image", "label", "reference"):
-                if stored := getattr(case, kind):
-                    text = text.replace(str(self.path(stored)), f"{case.id} ({kind})")
+        kinds = ("image", "label", "reference")
+        found = [
+            (str(self.path(p)), c.id, k) for c in self.cases for k in kinds if (p := getattr(c, k))
+        ]
+        # The longest first: "scan1" is the beginning of "scan10".
+        for path, case_id, kind in sorted(found, key=lambda item: -len(item[0])):
+            text = text.replace(path, f"{case_id} ({kind})")
         return text
 
     def replace(self, case: Case) -> None:
-        """Put ``case`` where the case of its id was."""
-        self.cases[[c.id for c in self.cases].index(case.id)] = case
+        """Put ``case`` where the case of its id was.
+
+        Raises:
+            InputError: there is none.
+        """
+        former = self.case(case.id)
+        self.cases[next(i for i, c in enumerate(self.cases) if c is former)] = case
 
     @property
     def labeled(self) -> list[Case]:

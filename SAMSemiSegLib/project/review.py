@@ -1,12 +1,12 @@
 """What a person decides about pseudo-labels, and how to take it back.
 
-Every function saves the project.
+Every function saves the project but where it says otherwise.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -25,11 +25,14 @@ def offer(
     """Give a case a pseudo-label to be reviewed.
 
     Args:
-        save: ``False`` while offering many; save the project after the last.
+        save: ``False`` while offering many, within one :meth:`Project.saved`.
 
     Returns:
         Whether it was taken: a label that a person drew, corrected or accepted is kept.
     """
+    if save:
+        with project.saved():
+            return offer(project, case_id, label, confidence, save=False)
     case = project.case(case_id)
     if case.trainable or case.role == "evaluation":
         return False
@@ -43,9 +46,15 @@ def offer(
             }
         )
     )
-    if save:
-        project.save()
+    # To undo what was decided about an earlier one would put that in its place.
+    forget(project, [case_id])
     return True
+
+
+def forget(project: Project, case_ids: Collection[str]) -> None:
+    """Decisions on these cases can no longer be undone: something else has changed the cases since.
+    Does not save."""
+    project.history[:] = [d for d in project.history if d.before.id not in case_ids]
 
 
 def accept(project: Project, case_id: str) -> Case:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -15,10 +13,8 @@ from pydantic import ValidationError
 from SAMSemiSegLib import __version__
 from SAMSemiSegLib.atomic import write_json
 from SAMSemiSegLib.errors import InputError, RunBusyError
+from SAMSemiSegLib.locking import HELD, lock
 from SAMSemiSegLib.run.settings import RunSettings
-
-HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
-"""How the systems say that another process holds a lock."""
 
 
 def new_run_name(project: Path) -> str:
@@ -130,10 +126,9 @@ class RunFolder:
         Raises:
             RunBusyError: another process is at work here.
         """
-        # An operating-system lock: it vanishes with its process, so a kill leaves no stale lock.
         file = (self.path / "lock").open("a+", encoding="utf-8")
         try:
-            _lock(file)
+            lock(file)
         except OSError as error:
             file.close()
             if error.errno not in HELD:
@@ -163,7 +158,7 @@ class RunFolder:
             return False
         with file:
             try:
-                _lock(file, shared=True)
+                lock(file, shared=True)
             except OSError as error:
                 return error.errno in HELD
         return False
@@ -171,23 +166,6 @@ class RunFolder:
     def write_manifest(self, contents: dict[str, Any]) -> None:
         """Say that the run is complete, and what it made (paths inside the folder)."""
         write_json(self.manifest, contents)
-
-
-def _lock(file: IO[str], shared: bool = False) -> None:
-    """Lock the file until it is closed; ``shared`` only asks whether another holds it.
-
-    Raises:
-        OSError: another does (``HELD``), or the drive knows no locks.
-    """
-    if sys.platform == "win32":
-        import msvcrt
-
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
 def _first_problem(error: ValueError) -> str:

@@ -77,11 +77,11 @@ def write_proposals(
     offered = folder / "offered"
     if context.main and cases and not offered.exists():
         current = Project.load(project.folder)
-        known = {case.id for case in current.cases}
-        for case in cases:
-            score = float((folder / f"{case.id}.score").read_text(encoding="utf-8"))
-            if case.id in known:
-                offer(current, case.id, folder / f"{case.id}.seg.nrrd", score, save=False)
-        current.save()
+        with current.saved():
+            known = {case.id for case in current.cases}
+            for case in cases:
+                score = float((folder / f"{case.id}.score").read_text(encoding="utf-8"))
+                if case.id in known:
+                    offer(current, case.id, folder / f"{case.id}.seg.nrrd", score, save=False)
         offered.touch()  # a run that is resumed must not take back what was decided since
     context.events.done()

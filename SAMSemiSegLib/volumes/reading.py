@@ -10,7 +10,7 @@ import numpy as np
 
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.volumes import dicom, segmentation
-from SAMSemiSegLib.volumes.formats import FORMATS, suffix_of
+from SAMSemiSegLib.volumes.formats import FORMATS, check_name, suffix_of
 from SAMSemiSegLib.volumes.grids import check_same_patient, describe_resampling, same_grid
 from SAMSemiSegLib.volumes.headers import check_compressed, check_header, nonfinite_voxels
 from SAMSemiSegLib.volumes.volume import Geometry, Volume
@@ -132,6 +132,7 @@ def _open(path: Path, segmentation_allowed: bool = False) -> sitk.ImageFileReade
     """A reader that has read the header of a single-component 3D file."""
     import SimpleITK as sitk
 
+    check_name(path)
     if not path.exists():
         raise InputError(f"There is no file '{path}'; check the path.")
     if path.is_dir():

@@ -25,7 +25,7 @@ import numpy as np
 from SAMSemiSegLib.atomic import replacing
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.volumes import segmentation
-from SAMSemiSegLib.volumes.formats import FORMATS, suffix_of
+from SAMSemiSegLib.volumes.formats import FORMATS, check_name, suffix_of
 from SAMSemiSegLib.volumes.headers import byte_order, nifti_header, text_header
 from SAMSemiSegLib.volumes.reading import read_image_geometry
 from SAMSemiSegLib.volumes.volume import Volume
@@ -75,6 +75,7 @@ def write_image(path: Path, volume: Volume, source: Path | None = None) -> None:
 def _write(path: Path, volume: Volume, header: dict[str, str] | None, source: Path | None) -> None:
     import SimpleITK as sitk
 
+    check_name(path)
     suffix = suffix_of(path)
     if suffix in ("", ".mhd"):
         raise InputError(

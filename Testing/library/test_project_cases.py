@@ -205,3 +205,40 @@ def test_names_in_brackets_are_printed_as_they_are(tmp_path):
     Project.create(folder, LabelSet.parse("[red]=1,B"))
     shown = CliRunner().invoke(app, ["status", str(folder)])
     assert shown.exit_code == 0 and "[red] = 1" in shown.output
+
+
+def test_undo_brings_no_older_proposal_back_over_a_newer_one(project):
+    first = project.unlabeled[0].id
+    review.offer(project, first, project.folder / "run-1.nii.gz", 0.5)
+    review.reject(project, first)
+    review.offer(project, first, project.folder / "run-2.nii.gz", 0.6)
+    with pytest.raises(InputError, match="no decision"):
+        review.undo(project)
+    assert project.case(first).label == "run-2.nii.gz"
+
+
+def test_a_change_keeps_what_another_process_has_changed_since(project):
+    stale = Project.load(project.folder)
+    first, second, third = (case.id for case in project.unlabeled)
+    review.offer(project, first, project.folder / "run-1.nii.gz", 0.5)
+    review.offer(stale, second, project.folder / "run-1.nii.gz", 0.5)
+    assert {case.status for case in stale.unlabeled} == {"pseudo", "unlabeled"}
+    assert stale.case(first).status == "pseudo"
+    with stale.saved():
+        stale.cases[:] = [case for case in stale.cases if case.id != third]
+    with pytest.raises(InputError, match="no case"), project.saved():
+        project.replace(Case(id=third, image="x.nii.gz"))
+    assert Project.load(project.folder) == stale and project.case(third)
+
+
+def test_paths_that_begin_alike_are_told_apart(tmp_path):
+    project = Project.create(tmp_path)
+    project.cases = [Case(id=f"case_{i}", image=f"scan{i}") for i in (1, 10)]
+    told = project.without_paths(f"'{tmp_path / 'scan10'}' is empty.")
+    assert told == "'case_10 (image)' is empty."
+
+
+def test_a_project_file_that_an_editor_has_marked_as_unicode_opens(project):
+    path = project.folder / "project.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert Project.load(project.folder) == project

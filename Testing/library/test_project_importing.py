@@ -1,6 +1,9 @@
 """Import: all cases or none, by order and by name."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -269,3 +272,100 @@ def test_segments_are_never_taken_for_others_that_have_their_number_elsewhere(tm
     shutil.copy(scans[1] / "phantom_004.nii.gz", labels)
     with pytest.raises(InputError, match="value 1 to 'Kidney' and to 'Liver'"):
         import_cases(Project.create(tmp_path / "mixed"), images, labels)
+
+
+def test_cases_that_several_processes_add_at_once_all_stay(project, scans):
+    code = (
+        "import sys; from pathlib import Path;"
+        "from SAMSemiSegLib.project.importing import add_case;"
+        "from SAMSemiSegLib.project.project import Project;"
+        "project = Project.load(Path(sys.argv[1]));"
+        "sys.stdin.readline();"
+        "[add_case(project, Path(path)) for path in sys.argv[2:]]"
+    )
+    images = sorted(map(str, scans[0].iterdir()))
+    parts = (images[:2], images[2:4], images[4:])
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(project.folder), *part], stdin=subprocess.PIPE
+        )
+        for part in parts
+    ]
+    for process in started:
+        process.communicate(b"go\n")
+    assert [process.returncode for process in started] == [0, 0, 0]
+    assert len(Project.load(project.folder).cases) == len(images) == 5
+
+
+def test_a_case_that_had_no_label_gets_one_that_was_drawn_since(project, scans):
+    images, labels = scans
+    import_cases(project, images)
+    project.replace(project.cases[1].model_copy(update={"status": "rejected"}))
+    project.save()
+    drawn = [labels / path.name for path in sorted(images.iterdir())]
+    case = add_case(project, images / drawn[0].name, drawn[0])
+    assert (case.status, case.origin) == ("labeled", "expert") and project.labeled == [case]
+    with pytest.raises(InputError, match="already, as the case 'phantom_001', and has a label"):
+        add_case(project, images / drawn[0].name, drawn[0])
+    with pytest.raises(InputError, match="already, as the case 'phantom_002'"):
+        add_case(project, images / drawn[1].name)
+
+    summary = import_cases(project, images, labels, labeled=["phantom_003"], copy=True)
+    assert summary.imported == 0 and "labeled now: 1 images" in summary.notes[0]
+    assert project.case("phantom_003").label == "labels/phantom_003.nii.gz"
+    import_cases(project, images, labels)
+    assert len(Project.load(project.folder).labeled) == 5
+    with pytest.raises(InputError, match="Every image"):
+        import_cases(project, images, labels)
+
+
+def test_a_late_label_that_does_not_fit_changes_nothing(project, scans):
+    images, labels = scans
+    import_cases(project, images)
+    before = files_of(project)
+    (labels / "phantom_005.nii.gz").write_bytes(b"no image")
+    with pytest.raises(InputError, match="phantom_005"):
+        import_cases(project, images, labels, copy=True)
+    assert Project.load(project.folder).labeled == [] and files_of(project) == before
+
+
+def test_further_channels_of_a_scan_are_no_cases(project, scans):
+    """Else the second channel of a patient who is held out would train."""
+    images = scans[0]
+    names = ("a_0000", "a_0001", "b_0000", "b_0001", "c_0007")
+    for path, name in zip(sorted(images.iterdir()), names, strict=True):
+        path.rename(path.with_name(f"{name}.nii.gz"))
+    summary = import_cases(project, images)
+    assert [case.id for case in project.cases] == ["a", "b", "c_0007"]
+    assert "2 images are further channels" in summary.notes[0]
+
+
+def test_cases_that_are_numbered_from_0000_all_come(project, scans):
+    for number, path in enumerate(sorted(scans[0].iterdir())):
+        path.rename(path.with_name(f"case_{number:04}.nii.gz"))
+    assert import_cases(project, scans[0]).imported == 5
+
+
+def test_a_number_may_be_a_count_or_a_name(project, scans):
+    from SAMSemiSegLib.command.project import _number_or_names
+
+    assert _number_or_names("3", "--labeled") == 3
+    assert _number_or_names("003", "--labeled") == ["003"]
+    images, labels = scans
+    for folder in scans:
+        (folder / "phantom_001.nii.gz").rename(folder / "3.nii.gz")
+    with pytest.raises(InputError, match=r"may be a count or the case '3\.nii\.gz'"):
+        import_cases(project, images, labels, labeled=3)
+    import_cases(project, images, labels, labeled=["3.nii.gz"])
+    assert [case.id for case in project.labeled] == ["3"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are Unicode")
+def test_a_name_in_another_encoding_is_a_sentence_and_ends_no_process(project, scans):
+    """ITK would end the process, and Slicer with it."""
+    images, _ = scans
+    path = next(images.iterdir())
+    path.rename(Path(os.fsdecode(os.fsencode(images) + b"/M\xfcller.nii.gz")))
+    with pytest.raises(InputError, match=r"ller\.nii\.gz' is not in UTF-8") as refused:
+        import_cases(project, images)
+    str(refused.value).encode()
