@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Color = tuple[int, int, int]
 
 PREDICTED = "SAMSemiSeg.PredictedVoxels"
-"""Tag of a segment that a model wrote: how many voxels it gave it. Slicer keeps tags, so that a
-segmentation tells whether a person has changed it since."""
+"""Tag of a segment that a model wrote: its number of voxels "of" the number of segments. Slicer
+keeps tags, so that a segmentation tells whether a person has changed it since."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def header_of(
         mask = channels == i + 1
         tags = {"Segmentation.Status": "inprogress"}
         if predicted:
-            tags[PREDICTED] = str(np.count_nonzero(mask))
+            tags[PREDICTED] = f"{np.count_nonzero(mask)} of {len(names)}"
         if entry:
             tags["TerminologyEntry"] = entry
         header |= {

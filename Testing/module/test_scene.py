@@ -210,6 +210,27 @@ def test_where_segments_overlap_the_later_label_wins_and_it_is_said(scene):
     assert account.voxels == {"anterior": 32, "posterior": 64}
 
 
+def test_segments_of_one_name_are_one_label(scene):
+    volume = aVolume()
+    segmentation = aSegmentation(volume, anterior=np.s_[2:6, 2:6, 2:6])
+    another = segmentation.GetSegmentation().AddEmptySegment("more", "Anterior")
+    mask = box(slicer.util.arrayFromVolume(volume).shape, np.s_[4:8, 2:6, 2:6])
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, another, volume)
+    values, account = labelArray(segmentation, volume, LABELS)
+    assert (values == 1).sum() == 6 * 4 * 4 and not account.overlapping and not account.ignored
+
+
+def test_a_model_of_a_surface_is_counted_and_exported_too(scene, tmp_path):
+    volume = aVolume(turned=False)
+    segmentation = aSegmentation(volume, anterior=np.s_[2:9, 2:9, 2:9])
+    assert segmentation.CreateClosedSurfaceRepresentation()
+    segmentation.GetSegmentation().SetSourceRepresentationName("Closed surface")
+    segmentation.RemoveBinaryLabelmapRepresentation()
+    assert filledSegments(segmentation) == ["anterior"]
+    account = exportLabels(segmentation, volume, LABELS, tmp_path / "label.nrrd")
+    assert account.voxels["anterior"] > 100
+
+
 def test_segment_of_another_name_is_left_out_and_named(scene):
     volume = aVolume()
     segmentation = aSegmentation(volume, anterior=np.s_[2:6, 2:6, 2:6])
@@ -254,6 +275,9 @@ def test_what_a_model_wrote_is_told_from_what_a_person_has_changed(scene, tmp_pa
     slicer.util.saveNode(node, str(again))
     corrected = slicer.util.loadSegmentation(str(again))
     assert isPrediction(corrected)
+    again = slicer.util.loadSegmentation(str(path))
+    again.GetSegmentation().RemoveSegment(again.GetSegmentation().GetNthSegmentID(1))
+    assert not isPrediction(again)
     segmentId = corrected.GetSegmentation().GetNthSegmentID(1)  # in which the model saw nothing
     mask = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint8)
     mask[8, 3, 3] = 1

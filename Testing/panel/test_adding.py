@@ -13,7 +13,7 @@ import qt
 import slicer
 import vtk
 from actions import aScan, aSegmentation
-from SAMSemiSegModule.scene.candidates import segmentationOf
+from SAMSemiSegModule.scene.candidates import segmentationsOf
 from SAMSemiSegModule.scene.volumes import exportVolume
 
 
@@ -56,7 +56,7 @@ def test_a_label_from_a_file_belongs_to_the_volume_whose_name_fits_best(panel, t
     assert len(ids(panel)) == 3 and labeled == ["T1_1"]
 
     scans[2].SetName("T1_1")
-    assert all(segmentationOf(scan, set()) is None for scan in scans)
+    assert not any(segmentationsOf(scan, set()) for scan in scans)
 
 
 def test_a_volume_is_added_once_to_each_project(openProject):

@@ -12,8 +12,13 @@ import SimpleITK as sitk
 import slicer
 import vtk
 from actions import draw, pretendPseudoLabels
-from SAMSemiSegModule.scene.case_view import isUnsaved
+from SAMSemiSegModule.scene.case_view import FILE, isUnsaved
+from SAMSemiSegModule.scene.content import filledSegments
 from SAMSemiSegModule.scene.thumbnails import thumbnailPath
+
+from SAMSemiSegLib.volumes.reading import read_image
+from SAMSemiSegLib.volumes.volume import Volume
+from SAMSemiSegLib.volumes.writing import write_labels
 
 BLOCK = np.s_[3:9, 3:9, 3:9]
 
@@ -331,3 +336,46 @@ def test_an_unsaved_drawing_stays_where_another_project_is_opened_in_place_of_it
     panel.project.ui.newProjectButton.click()
     assert not answer.asked and slicer.mrmlScene.IsNodePresent(node)
     assert parameters.caseId == "" and isUnsaved(node)
+
+
+def test_a_pseudo_label_that_came_while_its_case_was_on_screen_is_opened_to_correct(openProject):
+    panel, parameters = openProject, openProject.services.parameters
+    panel.project._openCase("second")
+    pretendPseudoLabels(panel)
+    assert parameters.caseSegmentation is None
+    assert "is not on screen" in panel.review.ui.whyLabel.text
+    assert not panel.review.ui.acceptButton.enabled
+    panel.review.ui.editButton.click()
+    assert filledSegments(parameters.caseSegmentation) == ["liver"]
+    assert parameters.caseSegmentation.GetAttribute(FILE) is not None
+
+
+def test_slicers_own_save_never_writes_over_a_label_of_the_project(openProject):
+    panel, store = openProject, openProject.services.store
+    case = store.case("first")
+    label = store.labelPath(case).with_name("first.seg.nrrd")
+    image = read_image(store.imagePath(case))
+    drawn = np.zeros(image.array.shape, np.uint8)
+    drawn[BLOCK] = 1
+    write_labels(label, Volume(drawn, image.geometry), ["liver"], [1], [(200, 80, 50)])
+    store.setExpertLabel("first", label)
+    slicer.mrmlScene.Clear(0)
+    panel.project._openCase("first")
+    assert panel.services.parameters.caseSegmentation.GetStorageNode() is None
+
+
+def test_a_copy_of_a_cases_nodes_is_the_users_own(openProject, tmp_path):
+    panel, parameters = openProject, openProject.services.parameters
+    slicer.mrmlScene.Clear(0)
+    panel.project._openCase("first")
+    volume, drawing = parameters.caseVolume, parameters.caseSegmentation
+    copies = []
+    for node in (volume, drawing):
+        copy = slicer.mrmlScene.AddNewNodeByClass(node.GetClassName())
+        copy.Copy(node)
+        copy.SetName("my copy")
+        copies.append(copy)
+    panel.project._openCase("second")
+    panel.project._openCase("first")
+    assert all(slicer.mrmlScene.IsNodePresent(copy) for copy in copies)
+    assert parameters.caseVolume not in copies and parameters.caseSegmentation not in copies

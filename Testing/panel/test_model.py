@@ -16,7 +16,7 @@ import slicer
 from actions import aScan, pump
 from SAMSemiSegModule.process.outcome import outcomeOf
 from SAMSemiSegModule.process.runner import Update
-from SAMSemiSegModule.scene.case_view import isUnsaved
+from SAMSemiSegModule.scene.candidates import segmentationsOf
 
 
 def finishedRun(store) -> Path:
@@ -219,22 +219,30 @@ def test_the_result_passes_for_a_label_once_a_person_has_corrected_it(
     assert told == (not isCorrected)
 
 
-def test_labeling_a_case_goes_on_from_what_the_model_made_of_it(apply, openProject):
+def test_a_result_belongs_to_its_own_scan_whatever_others_are_called(apply, openProject):
+    """ "second" is the beginning of "second segmentation"; here it is another patient's."""
     model, _ = apply(0, "", segment)
     model.ui.applyButton.click()
     pump(lambda: model._job is None)
-    result = slicer.util.getNode("second segmentation")
-    openProject.project._openCase("second")
-    openProject.labels.ui.labelCaseButton.click()
-    assert openProject.services.parameters.caseSegmentation is result
-    assert "'second segmentation' becomes the label of 'second'" in openProject.ui.messageLabel.text
-    assert isUnsaved(result) and model.store.counts() == (1, 2, 0)
-    eraseAVoxel(result)
-    openProject.labels.ui.saveLabelButton.click()
-    assert not isUnsaved(result) and model.store.counts() == (2, 1, 0)
-    openProject.project._openCase("third")
-    openProject.project._openCase("second")
-    assert openProject.services.parameters.caseSegmentation is result
+    eraseAVoxel(slicer.util.getNode("second segmentation"))
+    slicer.mrmlScene.RemoveNode(slicer.util.getNode("second"))
+    other = aScan("second")
+    assert segmentationsOf(other, set()) == []
+
+
+@pytest.mark.parametrize("isDrawing", [False, True])
+def test_a_result_leaves_what_is_drawn_meanwhile_on_screen(apply, openProject, isDrawing):
+    model, _ = apply(0, "", segment)
+    if isDrawing:
+        openProject.project._openCase("third")
+        openProject.labels.ui.labelCaseButton.click()
+    model.ui.applyButton.click()
+    pump(lambda: model._job is None)
+    isVisible = slicer.util.getNode("second segmentation").GetDisplayNode().GetVisibility()
+    assert bool(isVisible) == (not isDrawing)
+    assert ("hidden" in model.ui.applyStatusLabel.text) == isDrawing
+    if isDrawing:
+        assert openProject.services.parameters.caseSegmentation.GetDisplayNode().GetVisibility()
 
 
 def test_an_export_that_fails_leaves_nothing_that_passes_for_a_model(

@@ -12,8 +12,8 @@ from slicer.i18n import tr as _
 from SAMSemiSegModule.panel.services import Services
 from SAMSemiSegModule.scene.case_view import (
     FILE,
-    LOADED,
     caseKey,
+    isLoaded,
     isUnsaved,
     keysOf,
     markAsSaved,
@@ -70,7 +70,7 @@ def mayLeave(services: Services, caseId: str = "") -> bool:
     """
     parameters = services.parameters
     segmentation = parameters.caseSegmentation if parameters is not None else None
-    if segmentation is None or segmentation.GetAttribute(LOADED) != "1":
+    if segmentation is None or not isLoaded(segmentation):
         return True  # a node of the user's own stays in the scene
     if services.store.project is None:
         return True  # nowhere to save it; opening a project keeps it

@@ -10,9 +10,8 @@ from slicer.i18n import tr as _
 
 from SAMSemiSegModule.panel.drawing import checkInScene, saveDrawing
 from SAMSemiSegModule.panel.section import Section
-from SAMSemiSegModule.scene.candidates import labelsOf, segmentationOf
-from SAMSemiSegModule.scene.case_view import caseKey, renameLabel
-from SAMSemiSegModule.scene.content import filledSegments
+from SAMSemiSegModule.scene.candidates import labelsOf
+from SAMSemiSegModule.scene.case_view import renameLabel
 
 COLOR, NAME, VALUE, TERMINOLOGY = 0, 1, 2, 3
 
@@ -63,8 +62,10 @@ class LabelsSection(Section):
         self.button.collapsed = False
         parameters = self.parameters
         checkInScene(parameters)
-        if parameters.caseSegmentation is None:
-            self._goOnFromDrawn()
+        case = self.store.case(parameters.caseId)
+        if parameters.caseSegmentation is None and self.store.labelPath(case) is not None:
+            # It came while the case was on screen, or its node was deleted.
+            self.services.view.show(self.store, case, parameters, parameters.overlayOpacity)
         segmentation = self.services.view.editable(self.store, parameters)
         editor = self.ui.editor
         editor.setMRMLSegmentEditorNode(self._singleEditorNode())
@@ -103,22 +104,6 @@ class LabelsSection(Section):
 
     def cleanup(self) -> None:
         self.leaveEditor()
-
-    def _goOnFromDrawn(self) -> None:
-        """What a person, or else a model, has made of the scan is where labeling begins."""
-        store, parameters = self.store, self.parameters
-        keys = {caseKey(store, case) for case in store.cases}
-        names = {label.name for label in store.labels}
-        for isResult in (False, True):
-            drawn = segmentationOf(parameters.caseVolume, keys, isResult)
-            if drawn is not None and names & set(filledSegments(drawn)):
-                self.services.view.adopt(drawn, store, parameters)
-                self.services.tell(
-                    _("'{name}' becomes the label of '{case}' once you save it.").format(
-                        name=drawn.GetName(), case=parameters.caseId
-                    )
-                )
-                return
 
     def _singleEditorNode(self) -> Any:
         # One of our own: Slicer's Segment Editor module keeps its state in another.

@@ -17,6 +17,7 @@ from SAMSemiSegModule.process.arguments import predictArguments
 from SAMSemiSegModule.process.outcome import End
 from SAMSemiSegModule.process.prediction import expect, messageOf, resultOf
 from SAMSemiSegModule.process.runner import hasManifest
+from SAMSemiSegModule.scene.candidates import RESULT
 from SAMSemiSegModule.scene.hierarchy import placeBeside
 from SAMSemiSegModule.scene.views import showOnly, showVolume
 from SAMSemiSegModule.scene.volumes import exportVolume
@@ -261,22 +262,40 @@ class ModelSection(Section):
                         "'{name}' is not in the scene any more, so its segmentation was dropped; "
                         "load it and apply the model again."
                     ).format(name=name)
-                elif outcome.end is End.SUCCEEDED:
-                    self._show(job)
+                elif outcome.end is End.SUCCEEDED and not self._show(job):
+                    message += _(
+                        " The segmentation of '{name}' is in the data tree, hidden, as a case is "
+                        "on screen."
+                    ).format(name=name)
         self.ui.applyStatusLabel.text = message
         job.folder.cleanup()
         self.services.changed()
 
-    def _show(self, job: Job) -> None:
-        """Bring the segmentation of a volume into the scene, beside it."""
+    def _show(self, job: Job) -> bool:
+        """Bring the segmentation of a volume into the scene, beside it.
+
+        Returns:
+            Whether it is on screen: what is drawn or reviewed meanwhile stays there.
+        """
         result = slicer.util.loadSegmentation(
             str(job.results[0]), {"name": f"{job.volume.GetName()} segmentation", "show": False}
         )
         # The file goes with the job; without it Slicer asks where to save the node.
         slicer.mrmlScene.RemoveNode(result.GetStorageNode())
+        result.SetAttribute(RESULT, "1")
+        result.SetReferenceImageGeometryParameterFromVolumeNode(job.volume)
         placeBeside(result, job.volume)
+        isBusy = self.parameters.caseVolume is not None and (
+            self.parameters.caseVolume is not job.volume
+            or self.parameters.caseSegmentation is not None
+        )
+        if isBusy:
+            result.CreateDefaultDisplayNodes()
+            result.GetDisplayNode().SetVisibility(False)
+            return False
         showOnly(result, slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
         showVolume(job.volume)
+        return True
 
     def _onVolumeChosen(self, node: Any) -> None:
         if self.parameters is not None:

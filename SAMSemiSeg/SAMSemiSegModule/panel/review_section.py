@@ -200,7 +200,9 @@ class ReviewSection(Section):
 
     def _emptySentence(self) -> str:
         segmentation = self.parameters.caseSegmentation
-        if segmentation is None or segmentCount(segmentation):
+        if segmentation is None:  # it came while the case was on screen, or was deleted there
+            return _("The pseudo-label is not on screen; double-click the case in 'Project'.")
+        if segmentCount(segmentation):
             return ""
         return _("The pseudo-label is empty: reject it, or draw it and click 'Correct'.")
 

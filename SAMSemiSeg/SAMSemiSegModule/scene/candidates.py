@@ -10,10 +10,13 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from SAMSemiSegModule.scene.case_view import LOADED, keysOf
+from SAMSemiSegModule.scene.case_view import isLoaded, keysOf
 from SAMSemiSegModule.scene.content import isPrediction, segmentCount
 from SAMSemiSegModule.scene.geometry import isValidVolume
 from SAMSemiSegModule.scene.segmentations import DEFAULT_TERMINOLOGY
+
+# A model was applied to a volume of the scene: the segmentation is that volume's and no other's.
+RESULT = "SAMSemiSeg.Result"
 
 
 @dataclass(frozen=True)
@@ -44,37 +47,34 @@ def candidates(volumes: Sequence[Any], keys: Set[str]) -> tuple[list[Candidate],
         elif not isValid:
             notes.append(reason)
         else:
-            segmentation = segmentationOf(volume, keys)
-            result = segmentationOf(volume, keys, isResult=True) if segmentation is None else None
-            if result is not None:
-                notes.append(_noteOnResult(result, volume))
-            found.append(Candidate(volume, segmentation))
+            nodes = segmentationsOf(volume, keys)
+            drawn = next((node for node in nodes if not isPrediction(node)), None)
+            if nodes and drawn is None:
+                notes.append(_noteOnResult(nodes[0], volume))
+            found.append(Candidate(volume, drawn))
     return found, notes
 
 
-def segmentationOf(volume: Any, keys: Set[str], isResult: bool = False) -> Any:
-    """The segmentation drawn on a volume (its reference geometry), None where there is none.
+def segmentationsOf(volume: Any, keys: Set[str]) -> list[Any]:
+    """The segmentations of a volume that hold a voxel: first those with it as their reference
+    geometry.
 
     One that was loaded from a file has no reference; it counts if it is named after the volume
     ("scan", "scan_1", "scan label"), lies inside it, and no case of the project (``keys``) has it.
-
-    Args:
-        isResult: look among the results of a model instead, which no person has changed.
     """
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
-    nodes = [
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    referring = [node for node in nodes if node.GetNodeReference(role) is volume]
+    named = [
         node
-        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-        if segmentCount(node) and isPrediction(node) == isResult
+        for node in nodes
+        if node.GetNodeReference(role) is None
+        and node.GetAttribute(RESULT) != "1"
+        and not _isTaken(node, keys)
+        and _isNamedAfter(node, volume)
+        and _liesInside(node, volume)
     ]
-    for node in nodes:
-        if node.GetNodeReference(role) is volume:
-            return node
-    for node in nodes:
-        isFree = node.GetNodeReference(role) is None and not _isTaken(node, keys)
-        if isFree and _isNamedAfter(node, volume) and _liesInside(node, volume):
-            return node
-    return None
+    return [node for node in (*referring, *named) if segmentCount(node)]
 
 
 def _volumes() -> list[Any]:
@@ -88,7 +88,7 @@ def _volumes() -> list[Any]:
 
 def _isTaken(node: Any, keys: Set[str]) -> bool:
     """Whether a case of the project has the node, or it was loaded only to show a case."""
-    return node.GetAttribute(LOADED) == "1" or not keys.isdisjoint(keysOf(node))
+    return isLoaded(node) or not keys.isdisjoint(keysOf(node))
 
 
 def _isNamedAfter(node: Any, volume: Any) -> bool:
@@ -119,8 +119,8 @@ def _liesInside(node: Any, volume: Any) -> bool:
 
 def _noteOnResult(result: Any, volume: Any) -> str:
     return _(
-        "'{result}' was made by a model and does not become the label of '{volume}' unseen; to "
-        "correct it, double-click the case and click 'Label this case'."
+        "'{result}' was made by a model and does not become the label of '{volume}' as it is; to "
+        "draw one, double-click the case and click 'Label this case'."
     ).format(result=result.GetName(), volume=volume.GetName())
 
 

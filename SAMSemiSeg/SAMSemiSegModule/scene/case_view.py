@@ -17,6 +17,8 @@ CASE = "SAMSemiSeg.Case"
 LOADED = "SAMSemiSeg.Loaded"
 FILE = "SAMSemiSeg.File"
 CONTENT = "SAMSemiSeg.Content"
+# The ID of the node that was marked: a clone has its marks too, but not its ID.
+NODE = "SAMSemiSeg.Node"
 
 
 class Parameters(Protocol):
@@ -58,7 +60,7 @@ class CaseView:
             raise
         # Segmentations of other cases would lie over this one; those of no case are left alone.
         nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-        others = [node for node in nodes if node.GetAttribute(CASE)]
+        others = [node for node in nodes if keysOf(node)]
         parameters.caseId = case.id
         parameters.caseVolume = volume
         parameters.caseSegmentation = segmentation
@@ -86,7 +88,7 @@ class CaseView:
                 continue
             if keepsUnsaved and isUnsaved(node):
                 node.RemoveAttribute(LOADED)
-            if node.GetAttribute(LOADED) == "1":
+            if isLoaded(node):
                 removeNode(node)
             elif node.IsA("vtkMRMLSegmentationNode") and node.GetDisplayNode():
                 node.GetDisplayNode().SetVisibility(False)
@@ -102,16 +104,6 @@ class CaseView:
             parameters.caseSegmentation = node
         return parameters.caseSegmentation
 
-    def adopt(self, segmentation: Any, store: Any, parameters: Parameters) -> None:
-        """Make a segmentation of the user's own that of the case on screen, where it has none; it
-        is not saved yet."""
-        role = segmentation.GetReferenceImageGeometryReferenceRole()
-        if segmentation.GetNodeReference(role) is None:
-            segmentation.SetReferenceImageGeometryParameterFromVolumeNode(parameters.caseVolume)
-        markAsCase(segmentation, caseKey(store, store.case(parameters.caseId)))
-        segmentation.SetAttribute(CONTENT, "none")
-        parameters.caseSegmentation = segmentation
-
     def _segmentation(self, store: Any, case: Any, volume: Any, key: str) -> Any:
         path = store.labelPath(case)
         nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
@@ -120,7 +112,7 @@ class CaseView:
             if node.GetAttribute(FILE) in (None, str(path)):
                 return node
         for node in present:
-            if node.GetAttribute(LOADED) == "1":
+            if isLoaded(node):
                 removeNode(node)  # of a label that the project no longer has
         if path is None:
             return None
@@ -157,11 +149,17 @@ def findNode(key: str, className: str) -> Any:
 def markAsCase(node: Any, key: str) -> None:
     """Say that a node of the user's own is this case's; it may be a case of other projects too."""
     node.SetAttribute(CASE, "\n".join(dict.fromkeys([*keysOf(node), key])))
+    node.SetAttribute(NODE, node.GetID())
 
 
 def keysOf(node: Any) -> list[str]:
     """The marks of the cases that a node is of."""
-    return (node.GetAttribute(CASE) or "").splitlines()
+    return (node.GetAttribute(CASE) or "").splitlines() if _isMarked(node) else []
+
+
+def isLoaded(node: Any) -> bool:
+    """Whether it was loaded only to show a case, and goes with it."""
+    return node.GetAttribute(LOADED) == "1" and _isMarked(node)
 
 
 def markAsSaved(segmentation: Any, path: Path) -> None:
@@ -187,7 +185,12 @@ def renameLabel(store: Any, old: str, new: str) -> None:
                 node.SetAttribute(CONTENT, contentOf(node))
 
 
+def _isMarked(node: Any) -> bool:
+    return node.GetAttribute(NODE) == node.GetID()
+
+
 def _tagged(node: Any, key: str) -> Any:
     node.SetAttribute(CASE, key)
+    node.SetAttribute(NODE, node.GetID())
     node.SetAttribute(LOADED, "1")
     return node

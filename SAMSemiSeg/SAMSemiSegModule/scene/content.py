@@ -34,12 +34,14 @@ def isPrediction(node: Any) -> bool:
 
     counts = {name: count for name, count, _places in _filled(node)}
     segmentation = node.GetSegmentation()
+    number = segmentation.GetNumberOfSegments()
     tag = vtk.reference("")
     for segmentId in segmentation.GetSegmentIDs():
         segment = segmentation.GetSegment(segmentId)
-        if not segment.GetTag(PREDICTED, tag) or str(tag) != str(counts.get(segment.GetName(), 0)):
+        made = f"{counts.get(segment.GetName(), 0)} of {number}"
+        if not segment.GetTag(PREDICTED, tag) or str(tag) != made:
             return False
-    return segmentation.GetNumberOfSegments() > 0
+    return bool(number)
 
 
 def _filled(node: Any) -> list[tuple[str, int, float]]:
@@ -49,6 +51,8 @@ def _filled(node: Any) -> list[tuple[str, int, float]]:
 
     segmentation = node.GetSegmentation()
     binary = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+    if segmentation.GetNumberOfSegments() and not segmentation.ContainsRepresentation(binary):
+        segmentation.CreateRepresentation(binary)  # models, contours of a treatment plan
     found = []
     for layer in range(segmentation.GetNumberOfLayers(binary)):
         image = segmentation.GetLayerDataObject(layer, binary)

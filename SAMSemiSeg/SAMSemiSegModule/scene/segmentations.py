@@ -79,13 +79,12 @@ def labelArray(segmentationNode, volumeNode, labels: Sequence[Label]):
     segmentation = segmentationNode.GetSegmentation()
     known = set()
     for label in labels:
-        segmentId = segmentation.GetSegmentIdBySegmentName(label.name)
-        if not segmentId:
-            continue
-        known.add(segmentId)
-        inside = _segmentArray(segmentationNode, segmentId, volumeNode) > 0
-        overlapping |= inside & (values > 0)
-        values[inside] = label.value
+        # Several may be called alike: what was drawn in pieces, or copied together.
+        for segmentId in _named(segmentation, label.name):
+            known.add(segmentId)
+            inside = _segmentArray(segmentationNode, segmentId, volumeNode) > 0
+            overlapping |= inside & (values > 0) & (values != label.value)
+            values[inside] = label.value
     voxels = {label.name: int((values == label.value).sum()) for label in labels}
     ids = segmentation.GetSegmentIDs()
     ignored = [segmentation.GetSegment(i).GetName() for i in ids if i not in known]
@@ -157,6 +156,8 @@ def loadLabels(path: Path, volumeNode, labels: Sequence[Label], name: str):
         properties = {"name": name, "show": False}
         if path.name.endswith(".seg.nrrd"):
             node = slicer.util.loadSegmentation(str(path), properties)
+            # Slicer's own Save would write what is drawn over the project's file.
+            slicer.mrmlScene.RemoveNode(node.GetStorageNode())
             _useLabelNames(node, labels)
             return node
         labelMap = slicer.util.loadLabelVolume(str(path), properties)
@@ -202,6 +203,16 @@ def _useLabelNames(node, labels: Sequence[Label]) -> None:
     for segment, name in zip(segments, names, strict=True):
         if name is not None:
             segment.SetName(name)
+
+
+def _named(segmentation, name: str) -> list[str]:
+    """The ids of the segments of a name, as the library compares names."""
+    return [
+        segmentId
+        for segmentId in segmentation.GetSegmentIDs()
+        if segmentation.GetSegment(segmentId).GetName().strip().casefold()
+        == name.strip().casefold()
+    ]
 
 
 def _segmentArray(segmentationNode, segmentId: str, volumeNode):
