@@ -15,6 +15,9 @@ from SAMSemiSegLib.errors import InputError
 
 Array = np.ndarray[Any, Any]
 
+DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
+"""What numpy raises for a file that is none of its own."""
+
 
 @dataclass(frozen=True)
 class PseudoLabel:
@@ -81,7 +84,7 @@ class PseudoLabel:
             with np.load(path, allow_pickle=False) as file:
                 probabilities, confidence = file["probabilities"], file["confidence"]
                 score = float(file["score"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except DAMAGED as error:
             raise InputError(_not_a_pseudo_label(path)) from error
         if (
             probabilities.dtype != np.uint8
@@ -91,6 +94,54 @@ class PseudoLabel:
         ):
             raise InputError(_not_a_pseudo_label(path))
         return cls(probabilities, confidence, score)
+
+    @classmethod
+    def score_of(cls, path: Path) -> float:
+        """The score alone of what :meth:`save` wrote; errors as of :meth:`load`."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return float(file["score"])
+        except DAMAGED as error:
+            raise InputError(_not_a_pseudo_label(path)) from error
+
+
+class MappedPseudoLabel:
+    """A stored pseudo-label of which parts are read: to unpack the whole of it for every crop would
+    take longer than a training step.
+
+    Channels and confidence lie unpacked beside the file (``ID.hard.npy``, ``ID.confidence.npy``),
+    memory-mapped; they are made at the first look.
+
+    Args:
+        path: of a pseudo-label that was saved.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def hard(self) -> Array:
+        """(X, Y, Z) uint8, the most probable channel of each voxel."""
+        return self._mapped("hard")
+
+    @property
+    def confidence(self) -> Array:
+        """(X, Y, Z) uint8, in steps of 1/255."""
+        return self._mapped("confidence")
+
+    @property
+    def probabilities(self) -> Array:
+        """(K, X, Y, Z) float32, summing to 1 over K; the whole file is unpacked."""
+        return PseudoLabel.load(self._path).probabilities
+
+    def _mapped(self, kind: str) -> Array:
+        target = self._path.with_name(f"{self._path.stem}.{kind}.npy")
+        if not target.exists() or target.stat().st_mtime_ns < self._path.stat().st_mtime_ns:
+            whole = PseudoLabel.load(self._path)
+            with replacing(target) as temporary, temporary.open("wb") as file:
+                np.save(file, whole.hard if kind == "hard" else whole.quantized_confidence)
+        mapped: Array = np.load(target, mmap_mode="r")
+        return mapped
 
 
 def _not_a_pseudo_label(path: Path) -> str:

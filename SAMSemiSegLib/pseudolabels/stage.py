@@ -20,7 +20,7 @@ from SAMSemiSegLib.pseudolabels.make import make_pseudo_label, predict_with_guid
 from SAMSemiSegLib.pseudolabels.picture import draw_pseudo_label
 from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
 from SAMSemiSegLib.run.settings import PseudoLabelSettings
-from SAMSemiSegLib.training.context import Context, memory_sentence
+from SAMSemiSegLib.training.context import WHOLE_VOLUMES, Context, memory_sentence
 from SAMSemiSegLib.training.randomness import generator, seed_torch
 
 Color = tuple[int, int, int]
@@ -73,7 +73,7 @@ def write_pseudo_labels(
             context.events.emit("picture", picture=f"{folder.name}/{picture.name}", message=case.id)
         context.events.progress(number, len(cases))
     context.wait()
-    scores = {case.id: PseudoLabel.load(folder / f"{case.id}.npz").score for case in cases}
+    scores = {case.id: PseudoLabel.score_of(folder / f"{case.id}.npz") for case in cases}
     if context.main:
         write_json(folder / "scores.json", scores)
     context.wait()
@@ -112,7 +112,8 @@ def predict_pseudo_label(
             if prediction.agreement is not None:
                 same = same * prediction.agreement.to(same.device)
             prediction = replace(prediction, agreement=same)
-    return make_pseudo_label(prediction, settings, names)
+    with memory_sentence(WHOLE_VOLUMES):
+        return make_pseudo_label(prediction, settings, names)
 
 
 def require_canvases(strategy: type[FinetuningStrategy], setting: str) -> None:

@@ -42,7 +42,7 @@ class PseudoLabelArrays(Protocol):
 
     @property
     def confidence(self) -> Array:
-        """(X, Y, Z) in 0..1."""
+        """(X, Y, Z) in 0..1, or uint8 in steps of 1/255."""
 
 
 class TrainingCase(Protocol):
@@ -254,7 +254,8 @@ def read_padded(array: Array, start: Sequence[int], size: Sequence[int], fill: f
 
 def _soft_crop(array: Array, start: Sequence[int], size: Sequence[int]) -> Array:
     """(E, X, Y, Z) float32, 0 outside."""
-    return read_padded(array, start, size, 0).astype(np.float32)
+    box = read_padded(array, start, size, 0)
+    return box.astype(np.float32) / 255 if box.dtype == np.uint8 else box.astype(np.float32)
 
 
 def _pick(available: int, wanted: int, generator: np.random.Generator) -> list[int]:

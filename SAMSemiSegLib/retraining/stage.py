@@ -16,7 +16,7 @@ from SAMSemiSegLib.augmentation.augmentation import Augmentation
 from SAMSemiSegLib.augmentation.style import StyleExchange
 from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy
 from SAMSemiSegLib.preprocessing.stage import PreparedCase
-from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
+from SAMSemiSegLib.pseudolabels.pseudo_label import MappedPseudoLabel
 from SAMSemiSegLib.retraining.alternation import OnlineAlternation
 from SAMSemiSegLib.retraining.crops import CropSampler
 from SAMSemiSegLib.retraining.patch import choose_patch
@@ -63,9 +63,8 @@ class RetrainingCase:
         return self.case.labels
 
     @property
-    def pseudo_label(self) -> PseudoLabel | None:
-        # Read anew at each draw: a crop of a thousand cases must not end with all in memory.
-        return None if self.pseudo_path is None else PseudoLabel.load(self.pseudo_path)
+    def pseudo_label(self) -> MappedPseudoLabel | None:
+        return None if self.pseudo_path is None else MappedPseudoLabel(self.pseudo_path)
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,8 @@ def retrain(
     if warm is not None:
         method.begin_from(warm.state_dict())
     if not method.uses_unlabeled:  # then only their pseudo-labels teach anything
-        unlabeled = [case for case in unlabeled if case.pseudo_path is not None]
+        online = foundation is not None  # it labels the others' crops in training
+        unlabeled = [c for c in unlabeled if c.pseudo_path is not None or (online and c.selected)]
     trained_on = labeled + unlabeled
     sampler = CropSampler(
         trained_on,

@@ -22,7 +22,7 @@ from SAMSemiSegLib.preprocessing.stage import PreparedCase, prepare
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.pseudolabels.clean import channels_of
 from SAMSemiSegLib.pseudolabels.plausible import fault, label_sizes
-from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
+from SAMSemiSegLib.pseudolabels.pseudo_label import MappedPseudoLabel
 from SAMSemiSegLib.pseudolabels.stage import (
     draw_cases,
     predict_pseudo_label,
@@ -240,7 +240,7 @@ class Pipeline:
         ]
         faults = {}
         for id, path in pseudo_labels.items():
-            sizes = label_sizes(PseudoLabel.load(path).hard, labels.channels)
+            sizes = label_sizes(MappedPseudoLabel(path).hard, labels.channels)
             if reason := fault(sizes, known, labels.names):
                 faults[id] = reason
         if faults:

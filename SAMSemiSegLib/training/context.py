@@ -89,6 +89,10 @@ ALLOCATION_FAILED = ("not enough memory", "can't allocate memory", "bad_alloc")
 """How torch says that main memory was refused."""
 
 
+WHOLE_VOLUMES = "lower preprocessing.scale; whole volumes are held at once."
+"""What to do where memory does not suffice beyond training."""
+
+
 @contextmanager
 def memory_sentence(advice: Callable[[], str] | str) -> Iterator[None]:
     """Turn an out-of-memory failure into a sentence with advice on which setting to lower."""

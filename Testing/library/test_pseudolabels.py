@@ -1,5 +1,8 @@
 """Pseudo-labels: confidence, cleaning, storage and picture."""
 
+import os
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +16,7 @@ from SAMSemiSegLib.pseudolabels.confidence import volume_score, voxel_confidence
 from SAMSemiSegLib.pseudolabels.make import make_pseudo_label
 from SAMSemiSegLib.pseudolabels.picture import draw_pseudo_label
 from SAMSemiSegLib.pseudolabels.plausible import fault, label_sizes
-from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
+from SAMSemiSegLib.pseudolabels.pseudo_label import MappedPseudoLabel, PseudoLabel
 from SAMSemiSegLib.pseudolabels.stage import draw_cases
 from SAMSemiSegLib.run.settings import PseudoLabelSettings
 from SAMSemiSegLib.volumes.components import keep_largest, whole_channels
@@ -178,3 +181,25 @@ def test_a_label_far_from_any_known_size_cannot_be_right() -> None:
         assert bool(words) == bool(fault(np.array(sizes), known, names))
     labels = np.array([[[0, 1, 1, 2, 255]]], np.uint8)
     assert label_sizes(labels, 4).tolist() == [2, 1, 0]
+
+
+def test_parts_are_read_without_unpacking_the_whole_each_time(tmp_path, monkeypatch):
+    path = tmp_path / "a.npz"
+    p = np.random.default_rng(0).dirichlet(np.ones(3), size=(6, 5, 4)).transpose(3, 0, 1, 2)
+    whole = PseudoLabel.of(p, voxel_confidence(p), 0.5)
+    whole.save(path)
+    assert PseudoLabel.score_of(path) == 0.5
+    mapped = MappedPseudoLabel(path)
+    np.testing.assert_array_equal(mapped.probabilities, whole.probabilities)
+    assert mapped.hard.shape == mapped.confidence.shape == (6, 5, 4)
+    with monkeypatch.context() as patched:  # both lie there now
+        patched.setattr(PseudoLabel, "load", None)
+        np.testing.assert_array_equal(mapped.hard, whole.hard)
+        np.testing.assert_array_equal(mapped.confidence, whole.quantized_confidence)
+    other = PseudoLabel.of(p[::-1], voxel_confidence(p), 0.5)
+    other.save(path)
+    os.utime(path, ns=(time.time_ns() + 10**9,) * 2)
+    np.testing.assert_array_equal(MappedPseudoLabel(path).hard, other.hard)
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"a\.npz"):
+        PseudoLabel.score_of(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.errors import Cancelled, InputError
 from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy, Prediction, Sample
 from SAMSemiSegLib.finetuning.windows import predict_volume
+from SAMSemiSegLib.retraining import stage
 from SAMSemiSegLib.retraining.alternation import OnlineAlternation
 from SAMSemiSegLib.retraining.pseudo_label_term import PseudoLabelTerm
 from SAMSemiSegLib.retraining.selection import Shape
@@ -267,3 +269,39 @@ def test_a_quantile_of_single_crops_is_refused() -> None:
     plain = ["retraining.selection.alternation=online", "retraining.selection.mode=quantile"]
     with pytest.raises(InputError, match="needs mode=threshold"):
         load_settings("tiny", plain)
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_online_volumes_without_a_stored_label_are_drawn_by_any_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, online: bool
+) -> None:
+    """Supervised training too, whose pseudo-labels may be of so many volumes only."""
+    drawn: list[str] = []
+
+    def sampler(cases: list[stage.RetrainingCase], *_: object) -> None:
+        drawn.extend(case.case.id for case in cases)
+        raise Cancelled
+
+    monkeypatch.setattr(stage, "CropSampler", sampler)
+    image = np.zeros(SIZE, np.float32)
+    parts = {"a": "labeled", "b": "unlabeled", "c": "unlabeled", "d": "unlabeled"}
+    cases = [
+        SimpleNamespace(id=id, part=part, image=image, labels=None) for id, part in parts.items()
+    ]
+    settings = RunSettings()
+    settings.retraining.method = "supervised"
+    settings.retraining.patch = (32, 32, 32)
+    context = Context(make_accelerator("cpu"), Events(None), Cancellation(tmp_path / "cancel"))
+    with pytest.raises(Cancelled):
+        stage.retrain(
+            cases,  # type: ignore[arg-type]
+            {"b": tmp_path / "b.npz"},
+            2,
+            settings,
+            tmp_path,
+            context,
+            (1, 1, 1),
+            selected={"d": False},
+            foundation=object() if online else None,  # type: ignore[arg-type]
+        )
+    assert drawn == (["a", "b", "c"] if online else ["a", "b"])
