@@ -29,6 +29,9 @@ from SAMSemiSegLib.training.randomness import generator, seed_torch
 
 Batch = TypeVar("Batch")
 
+LEAST = 10
+"""Steps that are made in however few minutes."""
+
 CLIP = 5.0
 """Largest norm of a step's gradient."""
 
@@ -253,29 +256,44 @@ def _fix_steps(
     if budget.minutes is None:
         return budget.steps
     before = copy.deepcopy(task.state())
-    seconds = []
+    seconds: list[float] = []
     periods = math.ceil(4 / task.period)
     timed, stride = periods * task.period, 100 * task.period
-    for step in range(1 + timed):
-        context.cancellation.check()
-        began = time.monotonic()
+
+    def progress_of(step: int) -> Progress:
         # Whole strides apart but for one step each, so that a period is met as in the run.
-        middle = (timed - max(step, 1)) * stride + stride // 2
-        progress = Progress(middle + step, timed * stride)
-        batch = task.draw(generator(context.seed, task.name, step), progress)
-        seed_torch(context.seed, task.name, step)
-        _backward(task, batch, progress, parameters, context)
-        seconds.append(time.monotonic() - began)
-        # Each process has a clock of its own, and all must make the same steps.
-        if _agreed(int(sum(seconds) > 6 * budget.minutes), context):
-            break
+        return Progress((timed - max(step, 1)) * stride + stride // 2 + step, timed * stride)
+
+    def draw(step: int) -> Batch:
+        return task.draw(generator(context.seed, task.name, step), progress_of(step))
+
+    # As in training, a batch is drawn while the one before it is learned from.
+    with ThreadPoolExecutor(1, "batches") as thread:
+        upcoming = thread.submit(draw, 0)
+        for step in range(1 + timed):
+            context.cancellation.check()
+            began = time.monotonic()
+            batch = upcoming.result()
+            upcoming = thread.submit(draw, min(step + 1, timed))
+            seed_torch(context.seed, task.name, step)
+            _backward(task, batch, progress_of(step), parameters, context)
+            seconds.append(time.monotonic() - began)
+            # Each process has a clock of its own, and all must make the same steps.
+            if _agreed(int(sum(seconds) > 6 * budget.minutes), context):
+                break
     for parameter in parameters:
         parameter.grad = None
     task.load_state(before)
     # Means over whole periods, without the first step, which warms up.
     whole = (len(seconds) - 1) // task.period * task.period
     typical = float(np.mean(seconds[1 : 1 + whole] or seconds))
-    return _agreed(max(10, int(60 * budget.minutes / typical)), context)
+    steps = _agreed(int(60 * budget.minutes / typical), context)
+    if steps < LEAST:
+        context.events.message(
+            f"The {budget.minutes:g} minutes of {task.name} are not enough for {LEAST} steps, "
+            "which it makes all the same."
+        )
+    return max(LEAST, steps)
 
 
 def _quarter_is_over(progress: Progress) -> bool:

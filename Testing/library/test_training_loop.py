@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,6 +62,38 @@ def test_minutes_are_filled_where_a_term_begins_on_the_way(
     context = Context(make_accelerator("cpu"), Events(None), Cancellation(tmp_path / "cancel"))
     budget = Budget(minutes=minutes)
     assert loop._fix_steps(task_of(net, step), budget, list(net.parameters()), context) == steps
+
+
+def test_a_batch_that_is_drawn_meanwhile_costs_no_minutes(tmp_path: Path) -> None:
+    """Timed as training does it: drawing and learning take 0.1 s each, at the same time."""
+    net = nn.Linear(1, 1)
+
+    def step(batch: int, progress: Progress) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+        time.sleep(0.1)
+        return {"loss_term": net(torch.ones(1, 1)).sum()}, {}
+
+    task = task_of(net, step)
+    task.draw = lambda generator, progress: time.sleep(0.1) or progress.step
+    context = Context(make_accelerator("cpu"), Events(None), Cancellation(tmp_path / "cancel"))
+    steps = loop._fix_steps(task, Budget(minutes=1), list(net.parameters()), context)
+    assert 400 < steps <= 600  # one after the other: 300
+
+
+def test_minutes_that_are_too_few_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock.now)
+    net, told = nn.Linear(1, 1), []
+
+    def step(batch: int, progress: Progress) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+        clock.now += 30
+        return {"loss_term": net(torch.ones(1, 1)).sum()}, {}
+
+    context = Context(
+        make_accelerator("cpu"), Events(None, (told.append,)), Cancellation(tmp_path / "cancel")
+    )
+    budget = Budget(minutes=1)
+    assert loop._fix_steps(task_of(net, step), budget, list(net.parameters()), context) == 10
+    assert "The 1 minutes of t are not enough for 10 steps" in told[-1]["message"]
 
 
 class Keeping:
