@@ -13,7 +13,7 @@ from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.preprocessing.stage import PreparedCase
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.run.events import Kind
-from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.training.context import WHOLE_VOLUMES, Context, memory_sentence
 from SAMSemiSegLib.volumes.components import keep_largest
 from SAMSemiSegLib.volumes.reading import read_labels
 
@@ -52,7 +52,8 @@ def evaluate(
         context.cancellation.check()
         if case.id in mine:
             try:
-                _score(row, predict, case, project, preprocessor, scores, largest_component)
+                with memory_sentence(WHOLE_VOLUMES):
+                    _score(row, predict, case, project, preprocessor, scores, largest_component)
             except InputError as error:
                 reason = project.without_paths(str(error))
                 told.append(("warning", f"The case '{case.id}' is not scored: {reason}"))

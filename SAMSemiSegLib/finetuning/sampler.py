@@ -97,7 +97,8 @@ class VolumeSampler:
 
     def _make_variant(self, id: str, number: int) -> Sample:
         own = random_generator(self._seed, f"{self._name} {id}", number)
-        return replace(self._sample(self._cases[id], own), variant=number)
+        sample = self._sample(self._cases[id], own)
+        return replace(sample, variant=number, seed=int(own.integers(2**32)))
 
     def _sample(self, case: VolumeCase, generator: np.random.Generator) -> Sample:
         array = np.array(case.image, dtype=np.float32)

@@ -77,7 +77,8 @@ def finetune(
         name: of the stage in the event stream.
     """
     own = settings.finetuning
-    x, y, z = np.median([case.image.shape for case in labeled], axis=0).astype(int).tolist()
+    shape = np.median([case.image.shape for case in labeled], axis=0).astype(int)
+    x, y, z = (shape if own.patch is None else np.minimum(shape, own.patch)).tolist()
     strategy.typical_shape = (x, y, z)
     sampler = VolumeSampler(labeled, unlabeled, own, spacing, strategy.variants, context.seed, name)
 

@@ -39,6 +39,7 @@ class Sample:
         labels: (X, Y, Z) channel indices with 255 = ignore, or None for an unlabeled volume.
         variant: number of its augmentation, where the strategy has a fixed number of them: the
             same id and variant is the same volume, voxel by voxel.
+        seed: of what a strategy draws for this variant.
         outside: (X, Y, Z) bool of an unlabeled volume, where augmentation has moved in what was not
             there; None: nowhere.
     """
@@ -48,6 +49,7 @@ class Sample:
     labels: Tensor | None = None
     variant: int | None = None
     outside: Tensor | None = None
+    seed: int = 0
 
     @property
     def nothing(self) -> Tensor:

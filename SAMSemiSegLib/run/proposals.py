@@ -15,7 +15,7 @@ from SAMSemiSegLib.preprocessing.stage import PreparedCase
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.project.review import offer
 from SAMSemiSegLib.pseudolabels.confidence import volume_score, voxel_confidence
-from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.training.context import WHOLE_VOLUMES, Context, memory_sentence
 from SAMSemiSegLib.volumes.components import keep_largest
 from SAMSemiSegLib.volumes.volume import Volume
 from SAMSemiSegLib.volumes.writing import write_image, write_labels
@@ -52,16 +52,17 @@ def write_proposals(
         context.cancellation.check()
         path = folder / f"{case.id}.seg.nrrd"
         if case.id in mine and not path.exists():
-            probabilities = predict(case)
-            confidence = voxel_confidence(probabilities)
-            score = volume_score(probabilities.argmax(0), confidence)
-            uncertainty = np.rint(100 * (1 - preprocessor.back_map(confidence, case.source)))
+            with memory_sentence(WHOLE_VOLUMES):
+                probabilities = predict(case)
+                confidence = voxel_confidence(probabilities)
+                score = volume_score(probabilities.argmax(0), confidence)
+                uncertainty = np.rint(100 * (1 - preprocessor.back_map(confidence, case.source)))
+                found = preprocessor.back(probabilities, case.source)
+                channels = Volume(keep_largest(found, largest_component), case.source)
             percent = Volume(uncertainty.clip(0, 100).astype(np.uint8), case.source)
             source = project.path(project.case(case.id).image)
             write_image(folder / f"{case.id}_uncertainty.nrrd", percent, source)
             write_text(folder / f"{case.id}.score", f"{score:.6f}")
-            found = preprocessor.back(probabilities, case.source)
-            channels = Volume(keep_largest(found, largest_component), case.source)
             write_labels(
                 path,
                 channels,

@@ -15,7 +15,7 @@ from SAMSemiSegLib.atomic import replacing, write_json
 from SAMSemiSegLib.preprocessing.stage import PreparedCase
 from SAMSemiSegLib.retraining.selection import Decision, Evidence, Shape, select
 from SAMSemiSegLib.run.settings import SelectionSettings
-from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.training.context import WHOLE_VOLUMES, Context, memory_sentence
 from SAMSemiSegLib.volumes.components import keep_largest
 
 
@@ -79,10 +79,12 @@ def choose_confident(
     for number, case in enumerate(unlabeled, 1):
         context.cancellation.check()
         if case.id in mine:
-            probabilities = predict(case)
-            evidence.append((case.id, Evidence.of(probabilities)))
+            with memory_sentence(WHOLE_VOLUMES):
+                probabilities = predict(case)
+                evidence.append((case.id, Evidence.of(probabilities)))
+                label = keep_largest(probabilities.argmax(0), whole).astype(np.uint8)
             with replacing(_label_path(folder, case)) as temporary:
-                np.save(temporary, keep_largest(probabilities.argmax(0), whole).astype(np.uint8))
+                np.save(temporary, label)
         context.events.progress(number, len(unlabeled))
     if context.accelerator.num_processes > 1:
         evidence = gather_object(evidence)

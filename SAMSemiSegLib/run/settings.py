@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from SAMSemiSegLib.errors import InputError
 
@@ -102,6 +102,13 @@ class AugmentationSettings(Settings):
     flip_axes: tuple[Literal[0, 1, 2], ...] = ()
     """Axes (of x, y, z) along which the anatomy may be mirrored."""
 
+    @field_validator("flip_axes")
+    @classmethod
+    def _each_once(cls, axes: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(axes)) < len(axes):
+            raise ValueError("an axis is named twice")
+        return axes
+
 
 class StitchingSettings(Settings):
     """How a volume becomes one canvas."""
@@ -147,6 +154,7 @@ class FinetuningSettings(Settings):
     """Random crops of this size in place of whole volumes, as published; predictions are then
     averaged over overlapping windows of it. ``None``: whole volumes."""
     gradient_checkpointing: bool = False
+    """Less memory, a third more time; of strategies that train the encoder."""
     augmentation: AugmentationSettings = AugmentationSettings()
 
 

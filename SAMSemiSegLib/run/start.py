@@ -22,7 +22,7 @@ from SAMSemiSegLib.run.pipeline import Pipeline
 from SAMSemiSegLib.run.settings import RunSettings
 from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.training.devices import make_accelerator
-from SAMSemiSegLib.training.memory import hold_to_free_memory
+from SAMSemiSegLib.training.memory import hold_to_free_memory, let_go
 
 
 def start(
@@ -111,6 +111,7 @@ def start(
             log.removeHandler(handler)
             handler.close()
         folder.unlock()
+        let_go()
 
 
 def _manifest(folder: RunFolder) -> dict[str, Any]:

@@ -14,9 +14,13 @@ SPARE = 256 * 2**20
 """Bytes left for others: files read, programs started."""
 CONTAINER = Path("/sys/fs/cgroup")
 
+_before: list[int] = []
+"""The limit that the process had, while it is held."""
+
 
 def hold_to_free_memory() -> int | None:
-    """Limit this process (not the machine's graphics cards) to the memory that is free now.
+    """Limit this process (not the machine's graphics cards) to the memory that is free now, until
+    :func:`let_go`; a second call limits it anew.
 
     Returns:
         Bytes that it may still take, or None where the system knows no such limit (not Linux).
@@ -25,12 +29,24 @@ def hold_to_free_memory() -> int | None:
         return None
     import resource
 
+    let_go()
     free = max(0, free_memory() - SPARE)
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = _in_use() + free
     bounds = [bound for bound in (soft, hard, limit) if bound != resource.RLIM_INFINITY]
+    _before.append(soft)
     resource.setrlimit(resource.RLIMIT_DATA, (min(bounds), hard))
     return min(bounds) - _in_use()
+
+
+def let_go() -> None:
+    """Take back the limit of :func:`hold_to_free_memory`: a notebook goes on after a run."""
+    if not _before:
+        return
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (_before.pop(), hard))
 
 
 def free_memory() -> int:

@@ -126,3 +126,8 @@ def test_curve_keeps_the_order_of_gray_values():
 def test_smooth_field_of_equal_control_points_is_constant():
     field = smooth_field(torch.full((1, 5, 6, 4), 0.7), (9, 1, 12))
     assert field.shape == (1, 9, 1, 12) and torch.allclose(field, torch.tensor(0.7))
+
+
+def test_an_axis_to_mirror_along_is_named_once() -> None:
+    with pytest.raises(ValueError, match="named twice"):
+        AugmentationSettings(flip_axes=(0, 0))

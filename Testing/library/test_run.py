@@ -95,8 +95,17 @@ from SAMSemiSegLib.training import memory
 import torch
 torch.ones(1)
 memory.free_memory = lambda: memory.SPARE + 200 * 2**20
+import resource
+before = resource.getrlimit(resource.RLIMIT_DATA)
 assert memory.hold_to_free_memory() <= 200 * 2**20
 torch.ones(20 * 2**20)
+memory.let_go()
+assert resource.getrlimit(resource.RLIMIT_DATA) == before
+torch.empty(100 * 2**20)  # what the rest of this process may take
+memory.free_memory = lambda: memory.SPARE + 300 * 2**20
+assert 250 * 2**20 < memory.hold_to_free_memory() <= 300 * 2**20  # as another run finds it
+memory.free_memory = lambda: memory.SPARE + 200 * 2**20
+assert memory.hold_to_free_memory() <= 200 * 2**20
 from SAMSemiSegLib.training.context import memory_sentence
 with memory_sentence("lower it."):
     torch.ones(200 * 2**20)

@@ -20,6 +20,8 @@ class DecoderStrategy(ReplayStrategy, StitchedStrategy):
     title = "Decoder only (stitched)"
     source = "Kirillov et al., Segment Anything, ICCV 2023; stitching: SFR, arXiv 2403.11229"
 
+    advice = "lower stitching.max_pixels or preprocessing.scale."
+
     class Options(ReplayOptions, StitchedOptions):
         """Settings of the strategy's own."""
 

@@ -10,7 +10,6 @@ propagation; no prompts, but a new token for each class.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -56,6 +55,8 @@ class ECTStrategy(StitchedStrategy):
     title = "ECT-3DMedSAM: cross teaching on slice sequences"
     source = "ECT-3DMedSAM, MIDL 2026, PMLR 315:2057-2070 (largely reconstructed)"
     uses_unlabeled = True
+
+    advice = "lower finetuning.options.window, stitching.max_pixels or preprocessing.scale."
 
     class Options(StitchedOptions):
         """Settings of the strategy's own."""
@@ -186,8 +187,7 @@ class ECTStrategy(StitchedStrategy):
         def compute(missing: Sequence[int]) -> Tensor:
             image = sample.image
             if view == "strong":
-                seed = zlib.crc32(f"{sample.id} {sample.variant}".encode())
-                generator = np.random.default_rng(seed)
+                generator = np.random.default_rng(sample.seed)
                 # A training step computes in half precision where it can; gray values must not.
                 with torch.autocast("cpu", enabled=False):
                     image = self._strong.intensity(image.cpu(), generator).to(image.device)

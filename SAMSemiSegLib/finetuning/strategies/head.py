@@ -36,6 +36,8 @@ class HeadStrategy(ReplayStrategy, CanvasStrategy):
         "stitching: SFR, arXiv 2403.11229"
     )
 
+    advice = "lower stitching.max_pixels or preprocessing.scale."
+
     class Options(ReplayOptions, CanvasOptions):
         """Settings of the strategy's own."""
 
