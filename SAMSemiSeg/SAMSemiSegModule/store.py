@@ -7,7 +7,7 @@ whenever it has changed, and before every change of ours.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -140,17 +140,20 @@ class ProjectStore:
 
     def remove(self, caseIds: Sequence[str]) -> None:
         """Take cases out of the project; their files stay."""
+        from SAMSemiSegLib.project.review import forget
+
         self.refresh()
         project, gone = self._project, set(caseIds)
         with self._saved():
             project.cases[:] = [case for case in project.cases if case.id not in gone]
             # Undoing one of their decisions would bring them back over another case of their name.
-            self._forgetDecisions(gone)
+            forget(project, gone)
 
     def keepForScoring(self, caseIds: Sequence[str]) -> None:
         """Labeled cases no longer train: they only score what the others have taught. Cases that
         only score go back to training."""
         from SAMSemiSegLib.errors import InputError
+        from SAMSemiSegLib.project.review import forget
 
         self.refresh()
         with self._saved():
@@ -169,7 +172,7 @@ class ProjectStore:
                         ).format(case=caseId)
                     )
                 self._project.replace(type(case).model_validate({**case.model_dump(), **update}))
-            self._forgetDecisions(caseIds)
+            forget(self._project, caseIds)
 
     def setLabels(self, labels: Sequence[dict[str, Any]]) -> None:
         """Set the label set: name, value, color and terminology of each."""
@@ -201,7 +204,7 @@ class ProjectStore:
     def setExpertLabel(self, caseId: str, label: Path) -> None:
         """Make a label file that a person drew the label of a case; of a case that only scores,
         the label that it scores by."""
-        from SAMSemiSegLib.project.review import correct
+        from SAMSemiSegLib.project.review import correct, forget
 
         self.refresh()
         case, stored = self._project.case(caseId), self._project.stored(label)
@@ -215,7 +218,7 @@ class ProjectStore:
             with self._saved():
                 self._project.replace(case.model_copy(update=update))
                 # Undoing an earlier rejection would put the pseudo-label in the drawing's place.
-                self._forgetDecisions([caseId])
+                forget(self._project, [caseId])
         self._stamp = self._currentStamp()
 
     def accept(self, caseId: str) -> None:
@@ -237,11 +240,6 @@ class ProjectStore:
     def decisions(self) -> int:
         """How many decisions can be undone."""
         return 0 if self._project is None else len(self._project.history)
-
-    def _forgetDecisions(self, caseIds: Collection[str]) -> None:
-        """Their decisions can no longer be undone: something else has changed them since."""
-        history = self._project.history
-        history[:] = [decision for decision in history if decision.before.id not in caseIds]
 
     def counts(self) -> tuple[int, int, int]:
         """Cases that train with a label, without one, and that are only scored."""

@@ -150,9 +150,14 @@ def add_case(
         InputError: one sentence; the project and its folder are as before.
     """
     known = _case_finder(project)(image)
-    if known is not None and (label is None or not _lacks_label(project.case(known)) or name):
-        has = "" if _lacks_label(project.case(known)) else ", and has a label"
-        raise InputError(f"'{image}' is in the project already, as the case '{known}'{has}.")
+    is_first_label = (
+        known is not None
+        and label is not None
+        and role == "training"
+        and _lacks_label(project.case(known))
+    )
+    if known is not None and not is_first_label:
+        raise InputError(f"'{image}' is in the project already, as the case '{known}'.")
     taken = {case.id for case in project.cases}
     if name is not None and case_id(name, taken) != name:
         safe = case_id(name) == name
@@ -164,7 +169,8 @@ def add_case(
         label_set = _inferred([label])
     made: list[Path] = []
     try:
-        if known is not None and label is not None:
+        if known is not None:
+            assert label is not None
             case = _labeled(project, project.case(known), label, label_set, copy, made)
             _commit(project, [], label_set, [case])
         else:
@@ -200,7 +206,7 @@ def _new(
     if not new and not late:
         raise InputError(
             f"Every image of '{images}' is in the project already; choose a folder with new ones, "
-            "or give labels of those that have none."
+            "or name those that were labeled since (--labeled)."
         )
     notes = []
     if late:
@@ -211,7 +217,8 @@ def _new(
 
 
 def _lacks_label(case: Case) -> bool:
-    return case.role == "training" and not case.trainable
+    """Not so where a label is kept to score pseudo-labels by: it was not to be learned from."""
+    return case.role == "training" and not case.trainable and case.reference is None
 
 
 def _case_finder(project: Project) -> Callable[[Path], str | None]:

@@ -28,13 +28,14 @@ def match_files(images: Path, labels: Path | None) -> tuple[list[Found], list[st
     Raises:
         InputError: there is no image, no label of an image's name, or two files of one name.
     """
-    by_stem, notes = _first_channels(_listed(images, dicom=True))
+    by_stem = _listed(images, dicom=True)
     if not by_stem:
         raise InputError(
             f"The folder '{images}' holds no image; give a folder of "
             f"{', '.join(SUFFIXES[1:])} files, or of folders of DICOM slices."
         )
     label_by_stem = _listed(labels, dicom=False) if labels is not None else {}
+    by_stem, notes = _first_channels(by_stem, label_by_stem)
     found = [Found(image, label_by_stem.get(stem)) for stem, image in by_stem.items()]
     if labels is not None and not any(f.label for f in found):
         raise InputError(
@@ -70,25 +71,26 @@ def _listed(folder: Path, dicom: bool) -> dict[str, Path]:
     return result
 
 
-def _first_channels(by_stem: dict[str, Path]) -> tuple[dict[str, Path], list[str]]:
+def _first_channels(
+    images: dict[str, Path], labels: dict[str, Path]
+) -> tuple[dict[str, Path], list[str]]:
     """Without the further channels of scans (``_0001``, ... beside ``_0000``, as nnU-Net has them):
     as cases of their own, those of a patient who is held out would train.
 
-    Where only one file ends in ``_0000``, the digits number the cases.
+    Digits number the cases instead where there is a single ``_0000``, where the numbers differ from
+    one name to the next, or where a label has them too.
     """
-    firsts = {stem for stem, path in by_stem.items() if stem_of(path.name).endswith("_0000")}
-    if len(firsts) < 2:
-        return by_stem, []
-    first = {
-        stem: path
-        for stem, path in by_stem.items()
-        if not (m := re.fullmatch(r"(.+)_\d{4}", stem_of(path.name)))
-        or stem in firsts
-        or matching_stem(m[1]) not in firsts
-    }
-    left = len(by_stem) - len(first)
-    note = f"{left} images are further channels (_0001, ...) and were left out: a case has one."
-    return first, [note] if left else []
+    numbered: dict[str, dict[str, str]] = {}
+    for stem, path in images.items():
+        if m := re.fullmatch(r"(.+)_(\d{4})", stem_of(path.name)):
+            numbered.setdefault(m[1], {})[m[2]] = stem
+    channels = {frozenset(numbers) for numbers in numbered.values()}
+    further = {stem for numbers in numbered.values() for n, stem in numbers.items() if n != "0000"}
+    are_channels = len(numbered) > 1 and len(channels) == 1 and "0000" in next(iter(channels))
+    if not further or not are_channels or further & labels.keys():
+        return images, []
+    note = f"{len(further)} images are further channels (_0001, ...) and were left out."
+    return {stem: path for stem, path in images.items() if stem not in further}, [note]
 
 
 def in_order(found: list[Found], order: Path, images: Path) -> tuple[list[Found], list[str]]:
@@ -131,12 +133,6 @@ def choose(
         InputError: more cases than there are, an unknown name, or one without a label.
     """
     by_stem = {matching_stem(f.image.name): f for f in found}
-    for option, value in (("--labeled", labeled), ("--evaluate", evaluate)):
-        if isinstance(value, int) and (item := by_stem.get(str(value))) is not None:
-            raise InputError(
-                f"{option} {value} may be a count or the case '{item.image.name}'; say "
-                f"'{item.image.name}' for the case, or list the names."
-            )
     if isinstance(evaluate, int):
         if not 0 <= evaluate <= len(found):
             raise InputError(

@@ -155,6 +155,8 @@ def _decide(
 ) -> Case:
     changed = case.model_copy(update=update)
     with project.saved():
+        if project.case(case.id) != case:
+            raise InputError(f"'{case.id}' was changed meanwhile; look at it, then decide.")
         project.history.append(Decision(action=action, before=case))
         del project.history[:-MOST_DECISIONS]
         project.replace(changed)

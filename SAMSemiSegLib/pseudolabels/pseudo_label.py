@@ -64,7 +64,9 @@ class PseudoLabel:
         return self.quantized_confidence.astype(np.float32) / 255
 
     def save(self, path: Path) -> None:
-        """Write a compressed ``.npz``, whole or not at all."""
+        """Write a compressed ``.npz``, whole or not at all, and beside it what crops are read from
+        (:class:`MappedPseudoLabel`)."""
+        _save_parts(self, path)
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
                 file,
@@ -110,7 +112,7 @@ class MappedPseudoLabel:
     take longer than a training step.
 
     Channels and confidence lie unpacked beside the file (``ID.hard.npy``, ``ID.confidence.npy``),
-    memory-mapped; they are made at the first look.
+    memory-mapped.
 
     Args:
         path: of a pseudo-label that was saved.
@@ -135,13 +137,22 @@ class MappedPseudoLabel:
         return PseudoLabel.load(self._path).probabilities
 
     def _mapped(self, kind: str) -> Array:
-        target = self._path.with_name(f"{self._path.stem}.{kind}.npy")
-        if not target.exists() or target.stat().st_mtime_ns < self._path.stat().st_mtime_ns:
-            whole = PseudoLabel.load(self._path)
-            with replacing(target) as temporary, temporary.open("wb") as file:
-                np.save(file, whole.hard if kind == "hard" else whole.quantized_confidence)
-        mapped: Array = np.load(target, mmap_mode="r")
+        part = _part(self._path, kind)
+        if not part.exists():  # of a run that an older version has begun
+            _save_parts(PseudoLabel.load(self._path), self._path)
+        mapped: Array = np.load(part, mmap_mode="r")
         return mapped
+
+
+def _part(path: Path, kind: str) -> Path:
+    return path.with_name(f"{path.stem}.{kind}.npy")
+
+
+def _save_parts(pseudo_label: PseudoLabel, path: Path) -> None:
+    parts = {"hard": pseudo_label.hard, "confidence": pseudo_label.quantized_confidence}
+    for kind, array in parts.items():
+        with replacing(_part(path, kind)) as temporary, temporary.open("wb") as file:
+            np.save(file, array)
 
 
 def _not_a_pseudo_label(path: Path) -> str:

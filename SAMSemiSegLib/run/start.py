@@ -53,8 +53,6 @@ def start(
         check_before_start(project, settings)
     accelerator = make_accelerator(settings.device, settings.mixed_precision)
     main = accelerator.is_main_process
-    if accelerator.device.type == "cpu":
-        hold_to_free_memory()
     if not resume:  # a run that goes on on another kind of machine keeps its model
         settings = settings.model_copy(deep=True)
         settings.foundation.name = settings.foundation.resolved(str(accelerator.device))
@@ -76,6 +74,8 @@ def start(
     )
     began = time.monotonic()
     try:
+        if accelerator.device.type == "cpu":
+            hold_to_free_memory()
         events.emit("start", message="resumed" if resume else "started")
         if accelerator.num_processes > 1:
             events.message(f"{accelerator.num_processes} processes work on this run.")

@@ -7,6 +7,7 @@ Keys as Slicer's vtkMRMLSegmentationStorageNode documents them: for each segment
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 Color = tuple[int, int, int]
 
 PREDICTED = "SAMSemiSeg.PredictedVoxels"
-"""Tag of a segment that a model wrote: its number of voxels "of" the number of segments. Slicer
-keeps tags, so that a segmentation tells whether a person has changed it since."""
+"""Tag of a segment that a model wrote. Slicer keeps tags, so that a segmentation tells whether a
+person has changed it since."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def header_of(
         mask = channels == i + 1
         tags = {"Segmentation.Status": "inprogress"}
         if predicted:
-            tags[PREDICTED] = f"{np.count_nonzero(mask)} of {len(names)}"
+            tags[PREDICTED] = predicted_mark(name, int(np.count_nonzero(mask)), len(names))
         if entry:
             tags["TerminologyEntry"] = entry
         header |= {
@@ -139,6 +140,12 @@ def header_of(
             f"Segment{i}_Tags": "".join(f"{key}:{text}|" for key, text in tags.items()),
         }
     return header
+
+
+def predicted_mark(name: str, voxels: int, segments: int) -> str:
+    """What a segment is tagged with that a model made: another one once it is renamed, drawn on, or
+    another segment comes or goes."""
+    return f"{zlib.crc32(name.encode()):08x} {voxels} of {segments}"
 
 
 def _channel_of(

@@ -242,3 +242,13 @@ def test_a_project_file_that_an_editor_has_marked_as_unicode_opens(project):
     path = project.folder / "project.json"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert Project.load(project.folder) == project
+
+
+def test_a_decision_about_what_was_changed_meanwhile_is_not_made(project):
+    first = project.unlabeled[0].id
+    review.offer(project, first, project.folder / "run-1.nii.gz", 0.5)
+    stale = Project.load(project.folder)
+    review.offer(project, first, project.folder / "run-2.nii.gz", 0.6)
+    with pytest.raises(InputError, match="changed meanwhile"):
+        review.accept(stale, first)
+    assert Project.load(project.folder).case(first) == project.case(first)

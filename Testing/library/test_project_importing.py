@@ -305,10 +305,11 @@ def test_a_case_that_had_no_label_gets_one_that_was_drawn_since(project, scans):
     drawn = [labels / path.name for path in sorted(images.iterdir())]
     case = add_case(project, images / drawn[0].name, drawn[0])
     assert (case.status, case.origin) == ("labeled", "expert") and project.labeled == [case]
-    with pytest.raises(InputError, match="already, as the case 'phantom_001', and has a label"):
-        add_case(project, images / drawn[0].name, drawn[0])
-    with pytest.raises(InputError, match="already, as the case 'phantom_002'"):
-        add_case(project, images / drawn[1].name)
+    for number, label, role in ((0, drawn[0], "training"), (1, None, "training")):
+        with pytest.raises(InputError, match=f"already, as the case 'phantom_00{number + 1}'"):
+            add_case(project, images / drawn[number].name, label, role=role)
+    with pytest.raises(InputError, match="already"):  # and not into training
+        add_case(project, images / drawn[1].name, drawn[1], role="evaluation")
 
     summary = import_cases(project, images, labels, labeled=["phantom_003"], copy=True)
     assert summary.imported == 0 and "labeled now: 1 images" in summary.notes[0]
@@ -317,6 +318,16 @@ def test_a_case_that_had_no_label_gets_one_that_was_drawn_since(project, scans):
     assert len(Project.load(project.folder).labeled) == 5
     with pytest.raises(InputError, match="Every image"):
         import_cases(project, images, labels)
+
+
+def test_labels_that_were_kept_to_score_by_do_not_train_after_another_import(project, scans):
+    images, labels = scans
+    last = images / "phantom_005.nii.gz"
+    later = last.rename(images.parent / last.name)
+    import_cases(project, images, labels, labeled=2, keep_references=True, copy=True)
+    later.rename(last)
+    import_cases(project, images, labels, copy=True)
+    assert [case.id for case in project.labeled] == [f"phantom_00{i}" for i in (1, 2, 5)]
 
 
 def test_a_late_label_that_does_not_fit_changes_nothing(project, scans):
@@ -332,18 +343,35 @@ def test_a_late_label_that_does_not_fit_changes_nothing(project, scans):
 def test_further_channels_of_a_scan_are_no_cases(project, scans):
     """Else the second channel of a patient who is held out would train."""
     images = scans[0]
-    names = ("a_0000", "a_0001", "b_0000", "b_0001", "c_0007")
+    names = ("a_0000", "a_0001", "b_0000", "b_0001", "c")
     for path, name in zip(sorted(images.iterdir()), names, strict=True):
         path.rename(path.with_name(f"{name}.nii.gz"))
     summary = import_cases(project, images)
-    assert [case.id for case in project.cases] == ["a", "b", "c_0007"]
+    assert [case.id for case in project.cases] == ["a", "b", "c"]
     assert "2 images are further channels" in summary.notes[0]
 
 
-def test_cases_that_are_numbered_from_0000_all_come(project, scans):
-    for number, path in enumerate(sorted(scans[0].iterdir())):
-        path.rename(path.with_name(f"case_{number:04}.nii.gz"))
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"case_{number:04}" for number in range(5)],
+        ["a_0000", "a_0001", "b_0000", "b_0001", "b_0002"],
+    ],
+)
+def test_cases_that_are_numbered_from_0000_all_come(project, scans, names):
+    for path, name in zip(sorted(scans[0].iterdir()), names, strict=True):
+        path.rename(path.with_name(f"{name}.nii.gz"))
     assert import_cases(project, scans[0]).imported == 5
+
+
+def test_images_whose_labels_are_numbered_too_are_cases(project, scans):
+    names = ("a_0000", "a_0001", "b_0000", "b_0001")
+    for folder in scans:
+        *numbered, last = sorted(folder.iterdir())
+        last.unlink()
+        for path, name in zip(numbered, names, strict=True):
+            path.rename(path.with_name(f"{name}.nii.gz"))
+    assert import_cases(project, *scans).labeled == 4
 
 
 def test_a_number_may_be_a_count_or_a_name(project, scans):
@@ -354,8 +382,6 @@ def test_a_number_may_be_a_count_or_a_name(project, scans):
     images, labels = scans
     for folder in scans:
         (folder / "phantom_001.nii.gz").rename(folder / "3.nii.gz")
-    with pytest.raises(InputError, match=r"may be a count or the case '3\.nii\.gz'"):
-        import_cases(project, images, labels, labeled=3)
     import_cases(project, images, labels, labeled=["3.nii.gz"])
     assert [case.id for case in project.labeled] == ["3"]
 

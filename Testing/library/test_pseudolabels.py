@@ -1,8 +1,5 @@
 """Pseudo-labels: confidence, cleaning, storage and picture."""
 
-import os
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -127,7 +124,8 @@ def test_stored_and_read_back(tmp_path_factory, seed, channels):
     np.testing.assert_allclose(again.confidence, w, atol=0.5 / 255 + 1e-6)
     top = np.take_along_axis(p, again.hard[None].astype(int), 0)[0]
     assert (p.max(0) - top <= 1 / 255 + 1e-9).all(), "only ties of one step may turn"
-    assert [f.name for f in path.parent.iterdir()] == [path.name]
+    parts = {"case ä.hard.npy", "case ä.confidence.npy"}
+    assert {f.name for f in path.parent.iterdir()} == {path.name} | parts
 
 
 def test_a_damaged_file_is_named(tmp_path):
@@ -198,7 +196,8 @@ def test_parts_are_read_without_unpacking_the_whole_each_time(tmp_path, monkeypa
         np.testing.assert_array_equal(mapped.confidence, whole.quantized_confidence)
     other = PseudoLabel.of(p[::-1], voxel_confidence(p), 0.5)
     other.save(path)
-    os.utime(path, ns=(time.time_ns() + 10**9,) * 2)
+    np.testing.assert_array_equal(MappedPseudoLabel(path).hard, other.hard)
+    (tmp_path / "a.hard.npy").unlink()  # as a run of an older version has left it
     np.testing.assert_array_equal(MappedPseudoLabel(path).hard, other.hard)
     path.write_bytes(b"")
     with pytest.raises(InputError, match=r"a\.npz"):

@@ -10,7 +10,7 @@ slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
 import numpy as np  # noqa: E402
 import SimpleITK as sitk  # noqa: E402
 import vtk  # noqa: E402
-from SAMSemiSegModule.scene.case_view import findNode, markAsCase  # noqa: E402
+from SAMSemiSegModule.scene.case_view import findNode, keysOf, markAsCase  # noqa: E402
 from SAMSemiSegModule.scene.content import contentOf, filledSegments, isPrediction  # noqa: E402
 from SAMSemiSegModule.scene.geometry import isSheared, isValidVolume  # noqa: E402
 from SAMSemiSegModule.scene.hierarchy import placeBeside  # noqa: E402
@@ -275,6 +275,14 @@ def test_what_a_model_wrote_is_told_from_what_a_person_has_changed(scene, tmp_pa
     slicer.util.saveNode(node, str(again))
     corrected = slicer.util.loadSegmentation(str(again))
     assert isPrediction(corrected)
+    exchanged = slicer.util.loadSegmentation(str(path))
+    segments = [
+        exchanged.GetSegmentation().GetSegment(segmentId)
+        for segmentId in exchanged.GetSegmentation().GetSegmentIDs()
+    ]
+    for segment, name in zip(segments, reversed(names), strict=True):  # left and right, say
+        segment.SetName(name)
+    assert not isPrediction(exchanged)
     again = slicer.util.loadSegmentation(str(path))
     again.GetSegmentation().RemoveSegment(again.GetSegmentation().GetNthSegmentID(1))
     assert not isPrediction(again)
@@ -424,3 +432,19 @@ def test_case_survives_an_mrb(scene, tmp_path):
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(drawn))
     assert hierarchy.GetItemName(parent) == "study"
+
+
+def test_marks_outlive_the_import_of_their_scene_beside_another(scene, tmp_path):
+    """Its nodes get new IDs there; a copy of a node is not marked."""
+    volume = aVolume()
+    markAsCase(volume, "project|scan")
+    before = volume.GetID()
+    assert scene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    scene.Clear(0)
+    other = aVolume()
+    assert scene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
+    found = findNode("project|scan", "vtkMRMLScalarVolumeNode")
+    assert found not in (None, other) and found.GetID() != before
+    copy = slicer.mrmlScene.AddNewNodeByClass(found.GetClassName())
+    copy.Copy(found)
+    assert keysOf(copy) == [] and keysOf(found) == ["project|scan"]

@@ -361,7 +361,9 @@ def test_slicers_own_save_never_writes_over_a_label_of_the_project(openProject):
     store.setExpertLabel("first", label)
     slicer.mrmlScene.Clear(0)
     panel.project._openCase("first")
-    assert panel.services.parameters.caseSegmentation.GetStorageNode() is None
+    segmentation = panel.services.parameters.caseSegmentation
+    assert not segmentation.GetStorageNode().GetFileName()
+    assert not segmentation.GetModifiedSinceRead()
 
 
 def test_a_copy_of_a_cases_nodes_is_the_users_own(openProject, tmp_path):
@@ -379,3 +381,18 @@ def test_a_copy_of_a_cases_nodes_is_the_users_own(openProject, tmp_path):
     panel.project._openCase("first")
     assert all(slicer.mrmlScene.IsNodePresent(copy) for copy in copies)
     assert parameters.caseVolume not in copies and parameters.caseSegmentation not in copies
+
+    panel.project.ui.addSceneButton.click()  # the copy joins as a case of its own
+    assert "my_copy" in [case.id for case in panel.services.store.cases]
+    panel.project._openCase("my_copy")
+    panel.project._openCase("second")
+    assert slicer.mrmlScene.IsNodePresent(copies[0])
+
+
+def test_a_label_that_a_scene_was_saved_without_is_loaded_again(openProject):
+    panel, parameters = openProject, openProject.services.parameters
+    slicer.mrmlScene.Clear(0)
+    panel.project._openCase("first")
+    parameters.caseSegmentation.GetSegmentation().RemoveAllSegments()  # as it comes back
+    panel.project._openCase("first")
+    assert filledSegments(parameters.caseSegmentation) == ["liver"]

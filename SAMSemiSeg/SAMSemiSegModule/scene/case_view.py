@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import slicer
 
-from SAMSemiSegModule.scene.content import contentOf
+from SAMSemiSegModule.scene.content import contentOf, segmentCount
 from SAMSemiSegModule.scene.hierarchy import placeBeside
 from SAMSemiSegModule.scene.segmentations import createSegmentation, loadLabels, renameSegments
 from SAMSemiSegModule.scene.views import colorAsUncertainty, showOnly, showVolume
@@ -17,8 +17,9 @@ CASE = "SAMSemiSeg.Case"
 LOADED = "SAMSemiSeg.Loaded"
 FILE = "SAMSemiSeg.File"
 CONTENT = "SAMSemiSeg.Content"
-# The ID of the node that was marked: a clone has its marks too, but not its ID.
-NODE = "SAMSemiSeg.Node"
+# A reference of a marked node to itself: its clone refers to it too, and so is not marked. Slicer
+# keeps it right where a scene that is loaded beside another gets new IDs.
+MARKED = "SAMSemiSeg.Marked"
 
 
 class Parameters(Protocol):
@@ -109,7 +110,9 @@ class CaseView:
         nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
         present = [node for node in nodes if key in keysOf(node)]
         for node in present:
-            if node.GetAttribute(FILE) in (None, str(path)):
+            # A scene that was saved without it brings it back empty.
+            isLost = isLoaded(node) and path is not None and not segmentCount(node)
+            if node.GetAttribute(FILE) in (None, str(path)) and not isLost:
                 return node
         for node in present:
             if isLoaded(node):
@@ -149,7 +152,8 @@ def findNode(key: str, className: str) -> Any:
 def markAsCase(node: Any, key: str) -> None:
     """Say that a node of the user's own is this case's; it may be a case of other projects too."""
     node.SetAttribute(CASE, "\n".join(dict.fromkeys([*keysOf(node), key])))
-    node.SetAttribute(NODE, node.GetID())
+    node.RemoveAttribute(LOADED)  # a clone has it from its original
+    node.SetNodeReferenceID(MARKED, node.GetID())
 
 
 def keysOf(node: Any) -> list[str]:
@@ -186,11 +190,11 @@ def renameLabel(store: Any, old: str, new: str) -> None:
 
 
 def _isMarked(node: Any) -> bool:
-    return node.GetAttribute(NODE) == node.GetID()
+    return node.GetNodeReferenceID(MARKED) == node.GetID()
 
 
 def _tagged(node: Any, key: str) -> Any:
     node.SetAttribute(CASE, key)
-    node.SetAttribute(NODE, node.GetID())
+    node.SetNodeReferenceID(MARKED, node.GetID())
     node.SetAttribute(LOADED, "1")
     return node

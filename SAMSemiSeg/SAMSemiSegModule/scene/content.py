@@ -30,7 +30,7 @@ def contentOf(node: Any) -> str:
 
 def isPrediction(node: Any) -> bool:
     """Whether a model made it and no person has changed it since, as the segments' tags tell."""
-    from SAMSemiSegLib.volumes.segmentation import PREDICTED
+    from SAMSemiSegLib.volumes.segmentation import PREDICTED, predicted_mark
 
     counts = {name: count for name, count, _places in _filled(node)}
     segmentation = node.GetSegmentation()
@@ -38,7 +38,8 @@ def isPrediction(node: Any) -> bool:
     tag = vtk.reference("")
     for segmentId in segmentation.GetSegmentIDs():
         segment = segmentation.GetSegment(segmentId)
-        made = f"{counts.get(segment.GetName(), 0)} of {number}"
+        name = segment.GetName()
+        made = predicted_mark(name, counts.get(name, 0), number)
         if not segment.GetTag(PREDICTED, tag) or str(tag) != made:
             return False
     return bool(number)
