@@ -21,6 +21,7 @@ from SAMSemiSegLib.command.demo import demo
 from SAMSemiSegLib.command.doctor import doctor
 from SAMSemiSegLib.command.methods import methods
 from SAMSemiSegLib.command.predict import predict
+from SAMSemiSegLib.command.settings import settings
 from SAMSemiSegLib.command.stitch import stitch
 from SAMSemiSegLib.command.suggest import suggest
 from SAMSemiSegLib.command.train import report, runs, train
@@ -36,7 +37,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
 )
 project.app.command()(suggest)
 app.add_typer(project.app, name="project", help="Create a project, import cases, see their state.")
@@ -47,6 +48,7 @@ app.command()(report)
 app.command()(runs)
 app.add_typer(weights.app, name="weights", help="Weights of the foundation models.")
 app.command()(methods)
+app.command()(settings)
 app.command()(doctor)
 app.command()(demo)
 

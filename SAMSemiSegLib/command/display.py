@@ -33,9 +33,13 @@ class Display:
     """A listener of the events that draws them; used as a context manager.
 
     On a terminal it draws bars; elsewhere (a log file, Slicer) a line a stage.
+
+    Args:
+        run: name of the run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, run: str) -> None:
+        self.run = run
         self.console = Console(stderr=True)
         self._bars = Progress(
             TextColumn("{task.description:<32}"),
@@ -60,7 +64,8 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bars.stop() if self.console.is_terminal else None
+        if self.console.is_terminal:
+            self._bars.stop()
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Show one event."""
@@ -68,7 +73,9 @@ class Display:
         title = TITLES.get(stage.partition(":")[0], stage)
         if ":" in stage:
             title += f" ({stage.partition(':')[2]})"
-        if kind == "stage":
+        if kind == "start":
+            self.console.print(f"Run {self.run} {event['message']}", highlight=False, markup=False)
+        elif kind == "stage":
             self._stage = title
             if self.console.is_terminal:
                 self._task = self._bars.add_task(
@@ -92,6 +99,10 @@ class Display:
             elif not self.console.is_terminal:
                 seconds = event["values"]["seconds"]
                 self.console.print(f"{title}: done in {_clock(seconds)}", highlight=False)
+        elif kind == "stopped":  # in the middle of a step: the process ends now
+            if self.console.is_terminal:
+                self._bars.stop()
+            self.console.print(event["message"], highlight=False, markup=False)
         elif kind in ("warning", "message"):
             style = "yellow" if kind == "warning" else ""
             self.console.print(

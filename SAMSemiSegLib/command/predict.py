@@ -136,10 +136,15 @@ def _output_of(image: Path, folder: Path | None, format: LabelFormat) -> Path:
 def _check_names(images: list[Path], outputs: list[Path], overwrite: bool) -> None:
     """No result may take the place of a scan, of another result or, unless that is wanted, of a
     file that is there already: an expert's segmentation has the same name."""
-    from SAMSemiSegLib.volumes.formats import check_name
+    from SAMSemiSegLib.volumes.formats import check_name, suffix_of
 
     for path in (*images, *outputs):
         check_name(path)
+    for image in images:
+        if image.is_dir() and any(suffix_of(path) for path in image.iterdir()):
+            raise InputError(
+                f"'{image}' is a folder of images; name the files, in most shells '{image}/*'."
+            )
     sources = {image.resolve() for image in images}
     for image, target in zip(images, outputs, strict=True):
         if target.resolve() in sources:
@@ -171,8 +176,23 @@ def _show(results: list[dict[str, Any]], names: list[str], as_json: bool) -> Non
     from rich.console import Console
     from rich.table import Table
 
+    from SAMSemiSegLib.evaluation.scores import MOST_BESIDE
+
     done = [result for result in results if "error" not in result]
     if not done:
+        return
+    if len(names) > MOST_BESIDE:
+        table = Table("Scan", "Label")
+        table.add_column("ml", justify="right")
+        for result in done:
+            for name in names:
+                volume = f"{result['milliliters'][name]:.2f}"
+                table.add_row(Path(result["image"]).name, name, volume)
+            table.add_section()
+        console = Console(markup=False)
+        console.print(table)
+        for result in done:
+            console.print(f"Written to {result['output']}", highlight=False, soft_wrap=True)
         return
     table = Table("Scan")
     for name in names:

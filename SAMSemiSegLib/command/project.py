@@ -17,7 +17,9 @@ from SAMSemiSegLib.project.matching import read_list
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.project.review import next_case
 
-app = typer.Typer(help="The project folder: cases and labels.", no_args_is_help=True)
+app = typer.Typer(
+    help="The project folder: cases and labels.", no_args_is_help=True, rich_markup_mode="markdown"
+)
 
 SHOWN = 25
 """Rows of the case table without --all."""
@@ -98,10 +100,11 @@ def import_(
     if as_json:
         _print_json(summary.to_dict())
         return
-    typer.echo(
-        f"Imported {summary.imported} cases: {summary.labeled} labeled, {summary.unlabeled} "
-        f"unlabeled, {summary.evaluation} for evaluation."
-    )
+    if summary.imported:
+        typer.echo(
+            f"Imported {summary.imported} cases: {summary.labeled} labeled, {summary.unlabeled} "
+            f"unlabeled, {summary.evaluation} for evaluation."
+        )
     for note in summary.notes[:10]:
         typer.echo(note)
     if len(summary.notes) > 10:
@@ -124,14 +127,17 @@ def add(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Add one case."""
+    """Add one case, or give one that has no label its first (IMAGE --label FILE)."""
     project = Project.load(folder)
     role = "evaluation" if evaluate else "training"
+    before = {case.id for case in project.cases}
     case = add_case(project, image, label, name, role, copy)  # type: ignore[arg-type]
+    was_there = case.id in before
     if as_json:
         _print_json(case.model_dump(mode="json"))
         return
-    typer.echo(f"Added the case '{case.id}' ({case.status}).")
+    verb = "Labeled" if was_there else "Added"
+    typer.echo(f"{verb} the case '{case.id}' ({case.status}).")
     if case.note:
         typer.echo(case.note)
 

@@ -60,7 +60,11 @@ def stitch(
 
     settings = StitchingSettings.model_validate({"axis": axis, "max_pixels": max_pixels})
     shape = preprocessor.shape(volume.geometry)
-    slabs = plan_slabs(shape, settings, MULTIPLE)
+    try:
+        slabs = plan_slabs(shape, settings, MULTIPLE)
+    except InputError as error:  # which names the settings of a run
+        told = str(error).replace("stitching.max_pixels", "--max-pixels")
+        raise InputError(told.replace("preprocessing.scale", "--scale")) from error
     canvases: list[dict[str, Any]] = []
     for number, slab in enumerate(slabs, start=1):
         path = output if len(slabs) == 1 else output.with_stem(f"{output.stem}_{number}")

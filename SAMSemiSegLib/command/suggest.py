@@ -11,8 +11,8 @@ import typer
 from SAMSemiSegLib.project.project import Project
 
 HEADINGS = {
-    "first": "Label these first: they represent the others best",
-    "next": "Label these next: the network is unsure of them, and they differ from what it knows",
+    "first": "Label these first: together they represent the others best",
+    "next": "Label these next, for the network's doubt and for what they add to the labeled ones",
 }
 
 

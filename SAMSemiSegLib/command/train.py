@@ -63,20 +63,23 @@ def train(
     from SAMSemiSegLib.command.display import Display
     from SAMSemiSegLib.run.start import start
 
-    with Display() as display:
+    with Display(folder.path.name) as display:
         scores = start(opened, folder, settings, resume, display, stop_with_parent)
     if scores is None:  # not the first of several processes
         return
     if as_json:
-        print(json.dumps(scores.to_dict(), indent=2))
+        places = {"run": folder.path.name, "report": str(folder.path / "report.html")}
+        print(json.dumps({**places, **scores.to_dict()}, indent=2))
         return
     from rich.console import Console
 
     console = Console(markup=False)
     if scores.rows:
-        console.print(scores.table())
+        for table in scores.tables():
+            console.print(table)
     console.print(f"Report: {folder.path / 'report.html'}", highlight=False, soft_wrap=True)
-    console.print(f"Model:  {folder.path / 'model'}", highlight=False, soft_wrap=True)
+    if settings.export:
+        console.print(f"Model:  {folder.path / 'model'}", highlight=False, soft_wrap=True)
 
 
 def report(
@@ -94,7 +97,7 @@ def runs(
     project: Path = typer.Argument(..., help="The project folder."),
     as_json: bool = typer.Option(False, "--json", help="Print a JSON list."),
 ) -> None:
-    """List the runs of a project: complete, stopped or under way."""
+    """List the runs of a project with what sets them apart, and their mean Dice."""
     from SAMSemiSegLib.project.project import Project
     from SAMSemiSegLib.run.state import run_states
 
@@ -105,21 +108,26 @@ def runs(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("Run", "State", "Stage", "Preset")
-    for state in states:
-        table.add_row(state.name, state.state, state.stage, state.preset)
+    table = Table("Run", "State", "Preset", "Strategy", "Method", "Mode", "Seed", "Dice")
+    for run in states:
+        state = run.state if run.state == "complete" else f"{run.state} in {run.stage}"
+        dice = "" if run.dice is None else f"{run.dice:.3f}"
+        told = (run.preset, run.strategy, run.method, run.pseudo_label_mode, run.seed, dice)
+        table.add_row(run.name, state, *map(str, told))
     Console(markup=False).print(table)
 
 
 def _default_name(project: Path, resume: bool) -> str:
-    from SAMSemiSegLib.run.folder import new_run_name
+    from SAMSemiSegLib.run.folder import RunFolder, new_run_name
 
     existing = sorted(
         (path for path in (project / "runs").glob("*") if (path / "config.json").exists()),
         key=lambda path: (path / "config.json").stat().st_mtime,
     )
     if resume:
-        if not existing:
-            raise InputError(f"There is no run to resume in '{project}'; start one first.")
-        return existing[-1].name
+        stopped = [path for path in existing if not RunFolder(path).complete]
+        if not stopped:
+            are = "every run is complete" if existing else "there is none"
+            raise InputError(f"No run in '{project}' can be resumed, for {are}; start a new one.")
+        return stopped[-1].name
     return new_run_name(project)

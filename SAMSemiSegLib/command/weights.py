@@ -9,7 +9,9 @@ import typer
 
 from SAMSemiSegLib.errors import InputError
 
-app = typer.Typer(help="Weights of the foundation models.", no_args_is_help=True)
+app = typer.Typer(
+    help="Weights of the foundation models.", no_args_is_help=True, rich_markup_mode="markdown"
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 

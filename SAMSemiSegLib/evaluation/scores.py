@@ -18,6 +18,9 @@ from SAMSemiSegLib.evaluation.metrics import Metrics
 if TYPE_CHECKING:
     from rich.table import Table
 
+MOST_BESIDE = 2
+"""Labels that have room beside the summary in the 80 columns of a terminal or a log."""
+
 _FIGURES = ("dice", "jaccard", "asd_mm", "hd95_mm", "asd_voxels", "hd95_voxels")
 
 
@@ -159,31 +162,42 @@ class Scores:
                 f"'{path}' does not hold scores of a run; evaluate the run again."
             ) from error
 
-    def table(self, title: str | None = None) -> Table:
-        """One line per row name: Dice of each label, mean Dice, HD95 and ASD in mm, failures."""
+    def tables(self) -> list[Table]:
+        """One line per row name: Dice of each label, mean Dice, HD95 and ASD in mm, failures; with
+        many labels their Dice is a table of its own, with one line per label."""
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
 
-        labels = self.labels
-        table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        table.add_column("", no_wrap=True)
-        if len(labels) > 1:
-            for label in labels:
-                table.add_column(f"Dice {label}", justify="right", overflow="fold", min_width=5)
-        for heading in ("Dice", "HD95 mm", "ASD mm", "Failures"):
-            table.add_column(heading, justify="right", no_wrap=True)
+        def table_of(*headings: str) -> Table:
+            table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+            for heading in headings:
+                table.add_column(heading, justify="right", overflow="fold", min_width=5)
+            table.columns[0].justify = "left"
+            return table
+
+        labels = self.labels if len(self.labels) > 1 else []
+        beside = labels if len(labels) <= MOST_BESIDE else []
+        summary = table_of(
+            "", *(f"Dice {label}" for label in beside), "Dice", "HD95 mm", "ASD mm", "Failures"
+        )
+        for column in (summary.columns[0], *summary.columns[1 + len(beside) :]):
+            column.no_wrap = True
         for row in self.row_names:
             overall = self.overall(row)
-            cells = []
-            if len(labels) > 1:
-                for label in labels:
-                    scored = self.of(row, label)
-                    cells.append(_mean_shown(_summarize(row, label, scored).figures["dice"], 3))
+            cells = [self._dice_shown(row, label) for label in beside]
             cells.append(_shown(overall.figures["dice"], 3))
             cells += [_mean_shown(overall.figures[name], 2) for name in ("hd95_mm", "asd_mm")]
             cells.append(f"{overall.failures} of {overall.cases}")
-            table.add_row(row, *cells)
-        return table
+            summary.add_row(row, *cells)
+        if labels == beside:
+            return [summary]
+        by_label = table_of("Dice", *self.row_names)
+        for label in labels:
+            by_label.add_row(label, *(self._dice_shown(row, label) for row in self.row_names))
+        return [by_label, summary]
+
+    def _dice_shown(self, row: str, label: str) -> str:
+        return _mean_shown(_summarize(row, label, self.of(row, label)).figures["dice"], 3)
 
 
 def _summarize(row: str, label: str, scored: list[ScoreRow]) -> SummaryRow:

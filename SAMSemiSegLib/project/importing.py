@@ -205,12 +205,14 @@ def _new(
             late.append((project.case(known), item))
     if not new and not late:
         raise InputError(
-            f"Every image of '{images}' is in the project already; choose a folder with new ones, "
-            "or name those that were labeled since (--labeled)."
+            f"Every image of '{images}' is in the project already, and none of them got its first "
+            "label; choose a folder with new images, or check the names of the labels."
         )
     notes = []
     if late:
-        notes.append(f"In the project already, and labeled now: {len(late)} images.")
+        notes.append(
+            f"In the project already, and labeled now: {len(late)} of {len(found)} images."
+        )
     if left := len(found) - len(new) - len(late):
         notes.append(f"In the project already and left as they are: {left} of {len(found)} images.")
     return new, late, notes

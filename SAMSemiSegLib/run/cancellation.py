@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,13 +28,20 @@ class Cancellation:
     Args:
         cancel_file: its appearance is a request.
         watch_stdin: also take the end of standard input as a request.
+        last_words: called before the process ends in the middle of a step.
     """
 
-    def __init__(self, cancel_file: Path, watch_stdin: bool = False) -> None:
+    def __init__(
+        self,
+        cancel_file: Path,
+        watch_stdin: bool = False,
+        last_words: Callable[[], None] = lambda: None,
+    ) -> None:
         self._file = cancel_file
         self._requested = threading.Event()
         self._finished = threading.Event()
         self._watch_stdin = watch_stdin
+        self._last_words = last_words
         self._handlers: dict[int, Any] = {}
 
     def start(self) -> None:
@@ -81,5 +89,8 @@ class Cancellation:
                 time.sleep(GRACE_SECONDS)
                 if not self._finished.is_set():
                     # The step under way is one long call into torch; Python cannot interrupt it.
-                    os._exit(Cancelled.exit_code)
+                    try:
+                        self._last_words()
+                    finally:
+                        os._exit(Cancelled.exit_code)
                 return

@@ -16,7 +16,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 Kind = Literal[
-    "start", "stage", "progress", "done", "scores", "picture", "warning", "message", "error", "end"
+    "start",
+    "stage",
+    "progress",
+    "done",
+    "scores",
+    "picture",
+    "warning",
+    "message",
+    "error",
+    "end",
+    "stopped",
 ]
 Listener = Callable[[dict[str, Any]], None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -87,12 +88,14 @@ def _what_is_wrong(error: ValidationError) -> str:
     problem = error.errors()[0]
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = ", ".join(_settings_beside(problem["loc"]))
-        return f"There is no setting '{name}'; those there are: {known}."
-    return (
-        f"The setting '{name}' cannot be used: {problem['msg']} (given: {problem['input']!r}); "
-        "'samsemiseg methods' lists the options of each method."
-    )
+        known = _settings_beside(problem["loc"])
+        close = difflib.get_close_matches(str(problem["loc"][-1]), known, 1)
+        meant = f"did you mean '{close[0]}'? Those" if close else "those"
+        return f"There is no setting '{name}'; {meant} there are: {', '.join(known)}."
+    words = problem["msg"].removeprefix("Value error, ")
+    if isinstance(problem["input"], dict):  # settings that do not go together
+        return f"These settings cannot be used: {words}."
+    return f"The setting '{name}' cannot be used: {words} (given: {problem['input']!r})."
 
 
 def _settings_beside(place: tuple[int | str, ...]) -> list[str]:

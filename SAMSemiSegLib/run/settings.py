@@ -27,7 +27,12 @@ Spacing3 = tuple[
 class Settings(BaseModel):
     """Base of all settings: unknown keys are refused, values are checked on assignment."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_assignment=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,  # "samsemiseg settings" shows them
+    )
 
 
 Own = TypeVar("Own", bound=Settings)
@@ -314,6 +319,7 @@ class RunSettings(Settings):
     def _share_has_a_vnet(self) -> RunSettings:
         if self.pseudolabels.vnet_share > 0 and self.retraining.warm_start is None:
             raise ValueError(
-                "pseudolabels.vnet_share needs a V-Net; set retraining.warm_start.minutes too"
+                "pseudolabels.vnet_share needs the V-Net of a warm start; set it to 0, or "
+                "retraining.warm_start.minutes too"
             )
         return self

@@ -24,6 +24,8 @@ from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.training.devices import make_accelerator
 from SAMSemiSegLib.training.memory import hold_to_free_memory, let_go
 
+STOPPED = "The run was stopped; it can be resumed."
+
 
 def start(
     project: Project,
@@ -66,7 +68,12 @@ def start(
     if listener is not None and main:
         listeners += (listener,)
     events = Events(folder.events if main else None, listeners)
-    cancellation = Cancellation(folder.cancel_file, stop_with_parent)
+
+    def last_words() -> None:
+        log.info(STOPPED)
+        events.emit("stopped", message="Stopped. Continue with the same command and --resume.")
+
+    cancellation = Cancellation(folder.cancel_file, stop_with_parent, last_words)
     cancellation.start()
     handler = log_to(folder / "log.txt") if main else None
     context = Context(
@@ -98,7 +105,7 @@ def start(
             events.emit("error", message=told)
         raise
     except Cancelled:
-        log.info("The run was stopped; it can be resumed.")
+        log.info(STOPPED)
         raise
     except Exception as error:
         if not (isinstance(error, OSError) and is_disk_full(error)):

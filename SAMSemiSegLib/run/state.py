@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.evaluation.scores import Scores
 from SAMSemiSegLib.run.events import read_events
 from SAMSemiSegLib.run.folder import RunFolder
 
 
 @dataclass(frozen=True)
 class RunState:
-    """One run: ``complete``, ``running`` in some process, or ``stopped`` (can be resumed)."""
+    """One run: ``complete``, ``running`` in some process, or ``stopped`` (can be resumed).
+
+    Attributes:
+        stage: the last one that was begun.
+        preset, strategy, method, pseudo_label_mode, seed: of its settings; empty where they are
+            damaged, which only --resume must tell.
+        dice: mean of the last row that was scored, over cases and labels; None: none was.
+    """
 
     name: str
     state: Literal["complete", "running", "stopped"]
     stage: str
-    preset: str
+    preset: str = ""
+    strategy: str = ""
+    method: str = ""
+    pseudo_label_mode: str = ""
+    seed: int | str = ""
+    dice: float | None = None
 
 
 def run_state(folder: RunFolder) -> RunState:
@@ -26,23 +40,40 @@ def run_state(folder: RunFolder) -> RunState:
     stage = ""
     for event in read_events(folder.events):
         stage = event.get("stage") or stage
-    preset = _preset(folder)
-    if folder.is_locked():
-        return RunState(folder.path.name, "running", stage, preset)
-    state: Literal["complete", "stopped"] = "complete" if folder.complete else "stopped"
-    return RunState(folder.path.name, state, stage, preset)
+    state: Literal["complete", "running", "stopped"] = (
+        "running" if folder.is_locked() else "complete" if folder.complete else "stopped"
+    )
+    return RunState(folder.path.name, state, stage, **_told(folder), dice=_dice(folder))
 
 
-def _preset(folder: RunFolder) -> str:
-    """Of the run's settings; empty where they are damaged, which only --resume must tell."""
+def _told(folder: RunFolder) -> dict[str, Any]:
     try:
-        settings = json.loads(folder.config.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ""
-    return str(settings.get("preset", "")) if isinstance(settings, dict) else ""
+        settings = folder.settings()
+    except InputError:
+        return {}
+    return {
+        "preset": settings.preset,
+        "strategy": settings.finetuning.strategy,
+        "method": settings.retraining.method,
+        "pseudo_label_mode": settings.retraining.pseudo_label_mode,
+        "seed": settings.seed,
+    }
+
+
+def _dice(folder: RunFolder) -> float | None:
+    try:
+        scores = Scores.from_json(folder / "evaluation" / "scores.json")
+    except InputError:
+        return None
+    names = scores.row_names
+    return scores.overall(names[-1]).figures["dice"].mean if names else None
 
 
 def run_states(project: Path) -> list[RunState]:
-    """The states of all runs of a project folder, by name."""
-    configs = sorted((project / "runs").glob("*/config.json"))
-    return [run_state(RunFolder(path.parent)) for path in configs]
+    """The states of all runs of a project folder, by name; run-2 before run-10."""
+
+    def in_numbers(path: Path) -> list[tuple[int, str]]:
+        return [(int(p), "") if p.isdigit() else (0, p) for p in re.split(r"(\d+)", path.name)]
+
+    folders = [path.parent for path in (project / "runs").glob("*/config.json")]
+    return [run_state(RunFolder(path)) for path in sorted(folders, key=in_numbers)]

@@ -137,8 +137,9 @@ def choose(
 
 def _resemblance(stands_for: int) -> str:
     if stands_for == 1:
-        return "unlike the others: stands for itself alone"
-    return f"typical: {stands_for - 1} other{'s' * (stands_for > 2)} resemble it most"
+        return "of those suggested, no other case resembles it most"
+    others = "1 other case resembles" if stands_for == 2 else f"{stands_for - 1} others resemble"
+    return f"of those suggested, {others} it most"
 
 
 def _certainty(case: Case, cases: list[Case]) -> str:

@@ -59,7 +59,22 @@ def test_a_file_with_something_else_is_named(tmp_path):
 
 def test_table_has_one_line_per_row_name(scores):
     console = Console(file=io.StringIO(), width=120)
-    console.print(scores.table())
+    (table,) = scores.tables()
+    console.print(table)
     text = console.file.getvalue()
     assert "0.400 ±" in text and "1 of 2" in text and "re-trained" in text
-    assert scores.table().row_count == 2
+    assert table.row_count == 2
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 13])
+def test_tables_fit_into_80_columns_whatever_the_number_of_labels(count):
+    scores = Scores()
+    labels = [f"a label of its own {n}" for n in range(count)]
+    for row in ("supervised only", "warm start", "pseudo-labels", "re-trained (round 1)"):
+        scores.add(row, "a", dict.fromkeys(labels, Metrics(0.5, 0.4, 1.0, 12.5, 1.0, 12.5, False)))
+    console = Console(file=io.StringIO(), width=80)
+    for table in scores.tables():
+        console.print(table)
+    text = console.file.getvalue()
+    assert text.count("0 of 1") == 4 and text.count("12.50") == 4
+    assert text.count("0.500") == (4 if count == 1 else 4 * (count + 1))

@@ -10,7 +10,9 @@ from test_export import make_card, make_net, make_volume
 from typer.testing import CliRunner
 
 from SAMSemiSegLib.command.methods import methods
+from SAMSemiSegLib.command.predict import _show as show
 from SAMSemiSegLib.command.predict import predict
+from SAMSemiSegLib.command.settings import settings
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.export.torchscript import export_torchscript
 from SAMSemiSegLib.training import memory
@@ -126,3 +128,27 @@ def test_methods_lists_all_three_registries():
     assert lora["options"]["rank"] == 4
     shown = _invoke(methods)
     assert shown.exit_code == 0 and "Mean Teacher" in shown.stdout
+
+
+def test_a_table_of_many_labels_has_a_line_for_each(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    names = [f"a label of its own {number}" for number in range(13)]
+    output = "/a/folder/of/its/own/with/a/long/name/" + "x" * 60 + "/scan.seg.nrrd"
+    milliliters = {name: 1234.5 for name in names}
+    show([{"image": "scan.nrrd", "output": output, "milliliters": milliliters}], names, False)
+    told = capsys.readouterr().out
+    assert told.count("1234.50") == 13 and output in told
+
+
+def test_a_folder_of_images_is_called_so(model, scan):
+    with pytest.raises(InputError, match="is a folder of images; name the files"):
+        predict(model, [scan.parent])
+
+
+def test_settings_are_listed_with_what_they_mean():
+    result = _invoke(settings, "retraining.pseudo", "--preset", "quick")
+    assert result.exit_code == 0 and "retraining.pseudo_label_mode" in result.output
+    assert "finetuning" not in result.output
+    listed = json.loads(_invoke(settings, "--json").output)
+    assert listed["retraining.selection.threshold"] == 0.985
+    assert listed["finetuning.strategy"] == "box"

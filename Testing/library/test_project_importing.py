@@ -312,7 +312,7 @@ def test_a_case_that_had_no_label_gets_one_that_was_drawn_since(project, scans):
         add_case(project, images / drawn[1].name, drawn[1], role="evaluation")
 
     summary = import_cases(project, images, labels, labeled=["phantom_003"], copy=True)
-    assert summary.imported == 0 and "labeled now: 1 images" in summary.notes[0]
+    assert summary.imported == 0 and "labeled now: 1 of 5 images" in summary.notes[0]
     assert project.case("phantom_003").label == "labels/phantom_003.nii.gz"
     import_cases(project, images, labels)
     assert len(Project.load(project.folder).labeled) == 5

@@ -102,6 +102,8 @@ def test_a_project_without_label_costs_no_run(tmp_path: Path, phantom_project: M
         ("foo.bar=1", "no setting 'foo'; those there are: checkpoint_minutes"),
         ("finetuning.stratgy=lora", "no setting 'finetuning.stratgy'.* strategy"),
         ("supervised_budget.foo=1", "no setting 'supervised_budget.foo'.* minutes, steps"),
+        ("retraining.metod=acmt", "did you mean 'method'"),
+        ("pseudolabels.vnet_share=0.5", "These settings cannot be used: pseudolabels.vnet_share"),
         ("retraining.budget.steps=abc", "'retraining.budget.steps' cannot be used"),
         ("nokey", "key=value"),
         ("retraining.learning_rate=NaN", "'retraining.learning_rate' cannot be used"),

@@ -308,3 +308,45 @@ def test_a_full_disk_ends_in_a_sentence(project: Project, tmp_path: Path) -> Non
             torch.load(checkpoint, weights_only=True)
     finally:
         subprocess.run(["umount", str(small)], check=False)
+
+
+def test_a_step_that_does_not_end_is_left_with_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[object] = []
+    monkeypatch.setattr("SAMSemiSegLib.run.cancellation.GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("os._exit", said.append)
+    cancellation = Cancellation(tmp_path / "cancel", last_words=lambda: said.append("Stopped."))
+    cancellation.start()
+    cancellation.request()
+    deadline = time.monotonic() + 10
+    while len(said) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    cancellation.stop()
+    assert said == ["Stopped.", Cancelled.exit_code]
+
+
+def test_resume_takes_the_run_that_was_stopped_and_runs_are_told_apart(
+    project: Project,
+) -> None:
+    from typer.testing import CliRunner
+
+    from SAMSemiSegLib.command.app import app
+    from SAMSemiSegLib.command.train import _default_name
+    from SAMSemiSegLib.errors import InputError
+
+    with pytest.raises(InputError, match="there is none"):
+        _default_name(project.folder, resume=True)
+    for name, method in (("stopped", "acmt"), ("complete", "supervised")):
+        folder = RunFolder(project.folder / "runs" / name)
+        folder.create(load_settings("tiny", [f"retraining.method={method}"], seed=7))
+    folder.write_manifest({})
+    os.utime(folder.config, (time.time() + 1,) * 2)
+    assert _default_name(project.folder, resume=True) == "stopped"
+    shown = CliRunner().invoke(app, ["runs", str(project.folder), "--json"])
+    runs = json.loads(shown.stdout)
+    told = [(run["name"], run["state"], run["method"], run["seed"]) for run in runs]
+    assert told == [("complete", "complete", "supervised", 7), ("stopped", "stopped", "acmt", 7)]
+    RunFolder(project.folder / "runs" / "stopped").write_manifest({})
+    with pytest.raises(InputError, match="every run is complete"):
+        _default_name(project.folder, resume=True)

@@ -122,7 +122,8 @@ def test_the_reason_names_what_decided() -> None:
     why = {case.id: case.why for case in after.cases}
     assert why["thrown"].startswith("its segmentation was rejected; ")
     assert why["unsure"] == (
-        "confidence 0.700, rank 1 of 2 from the lowest; unlike the others: stands for itself alone"
+        "confidence 0.700, rank 1 of 2 from the lowest; of those suggested, no other case "
+        "resembles it most"
     )
 
     before = choose([c.model_copy(update={"confidence": None}) for c in cases[:3]], found, 1)
