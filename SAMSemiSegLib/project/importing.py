@@ -154,12 +154,13 @@ def add_case(
         known is not None
         and label is not None
         and role == "training"
+        and name in (None, known)
         and _lacks_label(project.case(known))
     )
     if known is not None and not is_first_label:
         raise InputError(f"'{image}' is in the project already, as the case '{known}'.")
     taken = {case.id for case in project.cases}
-    if name is not None and case_id(name, taken) != name:
+    if known is None and name is not None and case_id(name, taken) != name:
         safe = case_id(name) == name
         why = "is taken (in capitals or not)" if safe else "has characters that ids do not have"
         raise InputError(f"The case id '{name}' {why}; '{case_id(name, taken)}' would do (--id).")
@@ -200,9 +201,13 @@ def _new(
         if known is None:
             new.append(item)
             continue
-        wanted = labeled is None or matching_stem(item.image.name) in named
-        if wanted and item.label is not None and _lacks_label(project.case(known)):
-            late.append((project.case(known), item))
+        case = project.case(known)
+        # A label that is kept to score pseudo-labels by was not to be learned from, unless named.
+        wanted = matching_stem(item.image.name) in named or (
+            labeled is None and case.reference is None
+        )
+        if wanted and item.label is not None and _lacks_label(case):
+            late.append((case, item))
     if not new and not late:
         raise InputError(
             f"Every image of '{images}' is in the project already, and none of them got its first "
@@ -219,8 +224,7 @@ def _new(
 
 
 def _lacks_label(case: Case) -> bool:
-    """Not so where a label is kept to score pseudo-labels by: it was not to be learned from."""
-    return case.role == "training" and not case.trainable and case.reference is None
+    return case.role == "training" and not case.trainable
 
 
 def _case_finder(project: Project) -> Callable[[Path], str | None]:
@@ -342,7 +346,10 @@ def _labeled(
 
     grid = read_image_geometry(project.path(case.image))
     _, note = read_labels(label, label_set.values, grid, label_set.names)
-    if copy:
+    kept = None if case.reference is None else project.path(case.reference)
+    if kept is not None and kept.is_file() and filecmp.cmp(label, kept, shallow=False):
+        label = kept
+    elif copy:
         label = _copied(label, project.folder / "labels", case.id, made)
     update = {"label": project.stored(label), "origin": "expert", "status": "labeled"}
     return case.model_copy(update={**update, "confidence": None, "note": note})

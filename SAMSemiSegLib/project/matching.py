@@ -77,18 +77,24 @@ def _first_channels(
     """Without the further channels of scans (``_0001``, ... beside ``_0000``, as nnU-Net has them):
     as cases of their own, those of a patient who is held out would train.
 
-    Digits number the cases instead where there is a single ``_0000``, where the numbers differ from
-    one name to the next, or where a label has them too.
+    Digits may number the cases instead. Labels tell: channels of a scan share one. Without labels,
+    channels are where every name has the same numbers; and there is more than one name.
     """
     numbered: dict[str, dict[str, str]] = {}
     for stem, path in images.items():
         if m := re.fullmatch(r"(.+)_(\d{4})", stem_of(path.name)):
             numbered.setdefault(m[1], {})[m[2]] = stem
-    channels = {frozenset(numbers) for numbers in numbered.values()}
-    further = {stem for numbers in numbered.values() for n, stem in numbers.items() if n != "0000"}
-    are_channels = len(numbered) > 1 and len(channels) == 1 and "0000" in next(iter(channels))
-    if not further or not are_channels or further & labels.keys():
+    scans = [numbers for numbers in numbered.values() if "0000" in numbers]
+    further = {stem for numbers in scans for n, stem in numbers.items() if n != "0000"}
+    if not further or len(scans) < 2:
         return images, []
+    if labels:
+        labeled = labels.keys() & {numbers["0000"] for numbers in scans}
+        are_channels = len(labeled) > 1 and not further & labels.keys()
+    else:
+        are_channels = len({frozenset(numbers) for numbers in scans}) == 1
+    if not are_channels:
+        return images, ["Images numbered _0000, _0001, ... are taken for a case each."]
     note = f"{len(further)} images are further channels (_0001, ...) and were left out."
     return {stem: path for stem, path in images.items() if stem not in further}, [note]
 

@@ -83,6 +83,7 @@ def correct(project: Project, case_id: str, label: Path) -> Case:
     labels = project.label_set
     grid = read_image_geometry(project.path(case.image))
     _, note = read_labels(label, labels.values, grid, labels.names)
+    copy = None
     if Path(project.stored(label)).is_absolute():
         number = 1
         while True:
@@ -92,7 +93,7 @@ def correct(project: Project, case_id: str, label: Path) -> Case:
             number += 1
         with replacing(target) as temporary:
             shutil.copyfile(label, temporary)
-        label = target
+        label = copy = target
     update = {
         "label": project.stored(label),
         "origin": "corrected",
@@ -100,7 +101,12 @@ def correct(project: Project, case_id: str, label: Path) -> Case:
         "confidence": None,
         "note": note,
     }
-    return _decide(project, "correct", case, update)
+    try:
+        return _decide(project, "correct", case, update)
+    except BaseException:
+        if copy is not None:
+            copy.unlink(missing_ok=True)
+        raise
 
 
 def reject(project: Project, case_id: str) -> Case:

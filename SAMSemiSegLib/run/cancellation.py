@@ -89,8 +89,9 @@ class Cancellation:
                 time.sleep(GRACE_SECONDS)
                 if not self._finished.is_set():
                     # The step under way is one long call into torch; Python cannot interrupt it.
-                    try:
-                        self._last_words()
-                    finally:
-                        os._exit(Cancelled.exit_code)
+                    # Not here: words may wait for a pipe that nobody reads.
+                    words = threading.Thread(target=self._last_words, daemon=True)
+                    words.start()
+                    words.join(1.0)
+                    os._exit(Cancelled.exit_code)
                 return

@@ -93,8 +93,8 @@ def _what_is_wrong(error: ValidationError) -> str:
         meant = f"did you mean '{close[0]}'? Those" if close else "those"
         return f"There is no setting '{name}'; {meant} there are: {', '.join(known)}."
     words = problem["msg"].removeprefix("Value error, ")
-    if isinstance(problem["input"], dict):  # settings that do not go together
-        return f"These settings cannot be used: {words}."
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict):
+        return f"These settings cannot be used: {words}."  # they do not go together
     return f"The setting '{name}' cannot be used: {words} (given: {problem['input']!r})."
 
 

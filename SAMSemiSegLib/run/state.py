@@ -73,7 +73,7 @@ def run_states(project: Path) -> list[RunState]:
     """The states of all runs of a project folder, by name; run-2 before run-10."""
 
     def in_numbers(path: Path) -> list[tuple[int, str]]:
-        return [(int(p), "") if p.isdigit() else (0, p) for p in re.split(r"(\d+)", path.name)]
+        return [(int(p), "") if p.isdecimal() else (0, p) for p in re.split(r"(\d+)", path.name)]
 
     folders = [path.parent for path in (project / "runs").glob("*/config.json")]
     return [run_state(RunFolder(path)) for path in sorted(folders, key=in_numbers)]

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.project.case import case_id
 from SAMSemiSegLib.project.importing import add_case, import_cases
 from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.project import Project
@@ -328,6 +329,8 @@ def test_labels_that_were_kept_to_score_by_do_not_train_after_another_import(pro
     later.rename(last)
     import_cases(project, images, labels, copy=True)
     assert [case.id for case in project.labeled] == [f"phantom_00{i}" for i in (1, 2, 5)]
+    import_cases(project, images, labels, labeled=["phantom_003"], copy=True)
+    assert project.case("phantom_003").label == project.case("phantom_003").reference
 
 
 def test_a_late_label_that_does_not_fit_changes_nothing(project, scans):
@@ -340,14 +343,22 @@ def test_a_late_label_that_does_not_fit_changes_nothing(project, scans):
     assert Project.load(project.folder).labeled == [] and files_of(project) == before
 
 
-def test_further_channels_of_a_scan_are_no_cases(project, scans):
+@pytest.mark.parametrize(
+    ("last", "has_labels"), [("c", False), ("c_0000", True), ("scan_2019", True)]
+)
+def test_further_channels_of_a_scan_are_no_cases(project, scans, last, has_labels):
     """Else the second channel of a patient who is held out would train."""
-    images = scans[0]
-    names = ("a_0000", "a_0001", "b_0000", "b_0001", "c")
+    images, labels = scans if has_labels else (scans[0], None)
+    names = ("a_0000", "a_0001", "b_0000", "b_0001", last)
     for path, name in zip(sorted(images.iterdir()), names, strict=True):
         path.rename(path.with_name(f"{name}.nii.gz"))
-    summary = import_cases(project, images)
-    assert [case.id for case in project.cases] == ["a", "b", "c"]
+    if labels is not None:
+        for path in sorted(labels.iterdir())[2:]:
+            path.unlink()
+        for path, name in zip(sorted(labels.iterdir()), "ab", strict=True):
+            path.rename(path.with_name(f"{name}.nii.gz"))
+    summary = import_cases(project, images, labels)
+    assert [case.id for case in project.cases] == ["a", "b", case_id(names[-1])]
     assert "2 images are further channels" in summary.notes[0]
 
 

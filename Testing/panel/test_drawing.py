@@ -361,9 +361,7 @@ def test_slicers_own_save_never_writes_over_a_label_of_the_project(openProject):
     store.setExpertLabel("first", label)
     slicer.mrmlScene.Clear(0)
     panel.project._openCase("first")
-    segmentation = panel.services.parameters.caseSegmentation
-    assert not segmentation.GetStorageNode().GetFileName()
-    assert not segmentation.GetModifiedSinceRead()
+    assert panel.services.parameters.caseSegmentation.GetStorageNode() is None
 
 
 def test_a_copy_of_a_cases_nodes_is_the_users_own(openProject, tmp_path):
@@ -393,6 +391,14 @@ def test_a_label_that_a_scene_was_saved_without_is_loaded_again(openProject):
     panel, parameters = openProject, openProject.services.parameters
     slicer.mrmlScene.Clear(0)
     panel.project._openCase("first")
-    parameters.caseSegmentation.GetSegmentation().RemoveAllSegments()  # as it comes back
+    erased = parameters.caseSegmentation
+    segmentId = erased.GetSegmentation().GetNthSegmentID(0)
+    nothing = np.zeros(slicer.util.arrayFromVolume(parameters.caseVolume).shape, np.uint8)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(
+        nothing, erased, segmentId, parameters.caseVolume
+    )
+    panel.project._openCase("first")
+    assert parameters.caseSegmentation is erased  # that was the user's doing
+    erased.GetSegmentation().RemoveAllSegments()  # as it comes back
     panel.project._openCase("first")
     assert filledSegments(parameters.caseSegmentation) == ["liver"]

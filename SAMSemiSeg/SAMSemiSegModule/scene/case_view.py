@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import slicer
 
-from SAMSemiSegModule.scene.content import contentOf, segmentCount
+from SAMSemiSegModule.scene.content import contentOf
 from SAMSemiSegModule.scene.hierarchy import placeBeside
 from SAMSemiSegModule.scene.segmentations import createSegmentation, loadLabels, renameSegments
 from SAMSemiSegModule.scene.views import colorAsUncertainty, showOnly, showVolume
@@ -111,7 +111,8 @@ class CaseView:
         present = [node for node in nodes if key in keysOf(node)]
         for node in present:
             # A scene that was saved without it brings it back empty.
-            isLost = isLoaded(node) and path is not None and not segmentCount(node)
+            hasSegments = node.GetSegmentation().GetNumberOfSegments() > 0
+            isLost = isLoaded(node) and path is not None and not hasSegments
             if node.GetAttribute(FILE) in (None, str(path)) and not isLost:
                 return node
         for node in present:

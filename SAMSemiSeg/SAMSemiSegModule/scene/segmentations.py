@@ -157,7 +157,7 @@ def loadLabels(path: Path, volumeNode, labels: Sequence[Label], name: str):
         if path.name.endswith(".seg.nrrd"):
             node = slicer.util.loadSegmentation(str(path), properties)
             # Slicer's own Save would write what is drawn over the project's file.
-            node.GetStorageNode().SetFileName("")
+            slicer.mrmlScene.RemoveNode(node.GetStorageNode())
             _useLabelNames(node, labels)
             return node
         labelMap = slicer.util.loadLabelVolume(str(path), properties)
