@@ -54,13 +54,13 @@ def alone(path: Path) -> Iterator[None]:
         while True:
             try:
                 lock(file)
+                break
             except OSError as error:
-                if error.errno in HELD:
-                    if time.monotonic() < end:
-                        time.sleep(0.02)
-                        continue
+                if error.errno not in HELD:
+                    break
+                if time.monotonic() > end:
                     raise InputError(
                         f"Another process is changing '{path}' and does not end; try again."
                     ) from error
-            break
+            time.sleep(0.02)
         yield

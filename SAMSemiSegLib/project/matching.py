@@ -77,8 +77,8 @@ def _first_channels(
     """Without the further channels of scans (``_0001``, ... beside ``_0000``, as nnU-Net has them):
     as cases of their own, those of a patient who is held out would train.
 
-    Digits may number the cases instead. Labels tell: channels of a scan share one. Without labels,
-    channels are where every name has the same numbers; and there is more than one name.
+    Digits may number the cases instead. Labels tell, for the channels of a scan share one; else
+    channels are where every name has the same numbers, and there is more than one name.
     """
     numbered: dict[str, dict[str, str]] = {}
     for stem, path in images.items():
@@ -88,12 +88,9 @@ def _first_channels(
     further = {stem for numbers in scans for n, stem in numbers.items() if n != "0000"}
     if not further or len(scans) < 2:
         return images, []
-    if labels:
-        labeled = labels.keys() & {numbers["0000"] for numbers in scans}
-        are_channels = len(labeled) > 1 and not further & labels.keys()
-    else:
-        are_channels = len({frozenset(numbers) for numbers in scans}) == 1
-    if not are_channels:
+    labeled = labels.keys() & {numbers["0000"] for numbers in scans}
+    is_alike = len({frozenset(numbers) for numbers in scans}) == 1
+    if further & labels.keys() or not (len(labeled) > 1 or is_alike):
         return images, ["Images numbered _0000, _0001, ... are taken for a case each."]
     note = f"{len(further)} images are further channels (_0001, ...) and were left out."
     return {stem: path for stem, path in images.items() if stem not in further}, [note]
