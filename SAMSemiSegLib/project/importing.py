@@ -11,6 +11,7 @@ from typing import Any
 
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.project.case import Case, Role, case_id, matching_stem
+from SAMSemiSegLib.project.inferred_labels import inferred_labels
 from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.matching import Found, choose, in_order, match_files
 from SAMSemiSegLib.project.project import Project
@@ -89,7 +90,7 @@ def import_cases(
     label_set = project.label_set
     if not label_set.labels:
         drawn = [f.label for f in found if f.use != "unlabeled" and f.label]
-        label_set = _inferred(drawn + [item.label for _, item in late if item.label])
+        label_set = inferred_labels(drawn + [item.label for _, item in late if item.label])
         if label_set.labels:
             notes.append(
                 "The label set was taken from the label files: "
@@ -167,7 +168,7 @@ def add_case(
     use = "evaluation" if role == "evaluation" else "labeled" if label else "unlabeled"
     label_set = project.label_set
     if label is not None and not label_set.labels:
-        label_set = _inferred([label])
+        label_set = inferred_labels([label])
     made: list[Path] = []
     try:
         if known is not None:
@@ -247,41 +248,6 @@ def _case_finder(project: Project) -> Callable[[Path], str | None]:
         return name if filecmp.cmp(image, copy, shallow=False) else None
 
     return find
-
-
-def _inferred(labels: list[Path]) -> LabelSet:
-    """The label set that label files have in common: their values, with segments' names.
-
-    Slicer numbers the segments of each file anew, so that one value may stand for several names:
-    the later ones get values of their own, for segments are found by their names.
-
-    Raises:
-        InputError: too many values, or a label map without names has a value of several names.
-    """
-    from SAMSemiSegLib.volumes.reading import label_values
-
-    found = [(v, name.strip()) for path in labels for v, name in label_values(path).items()]
-    nameless = {value for value, name in found if not name}
-    names: dict[int, str] = {}
-    for value, name in found:
-        if not name or name.casefold() in (known.casefold() for known in names.values()):
-            continue
-        if value in names and value in nameless:
-            raise InputError(
-                f"The label files give the value {value} to '{names[value]}' and to '{name}', and "
-                "one of them has no names; say before what is to be segmented, and name the values "
-                "alike."
-            )
-        taken = value in names
-        names[max([*names, *nameless]) + 1 if taken else value] = name
-    names |= {value: "" for value in nameless if value not in names}
-    if len(names) > 64:
-        raise InputError(
-            f"The label files hold {len(names)} values, which is too many for a label set; check "
-            "that they are labels, or say before what is to be segmented."
-        )
-    values = sorted(names)
-    return LabelSet.of([names[v] or f"label_{v}" for v in values], values)
 
 
 def _case(
