@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
@@ -10,77 +10,23 @@ slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
 import numpy as np  # noqa: E402
 import SimpleITK as sitk  # noqa: E402
 import vtk  # noqa: E402
-from SAMSemiSegModule.scene.case_view import findNode, keysOf, markAsCase  # noqa: E402
 from SAMSemiSegModule.scene.content import contentOf, filledSegments, isPrediction  # noqa: E402
 from SAMSemiSegModule.scene.geometry import isSheared, isValidVolume  # noqa: E402
-from SAMSemiSegModule.scene.hierarchy import placeBeside  # noqa: E402
-from SAMSemiSegModule.scene.plots import CurvePlot  # noqa: E402
 from SAMSemiSegModule.scene.segmentations import (  # noqa: E402
-    createSegmentation,
     exportLabels,
     labelArray,
     loadLabels,
 )
 from SAMSemiSegModule.scene.volumes import exportVolume, loadVolume  # noqa: E402
-
-
-@dataclass(frozen=True)
-class Label:
-    name: str
-    value: int
-    color: tuple[int, int, int]
-
-
-LABELS = [Label("anterior", 1, (230, 97, 76)), Label("posterior", 2, (78, 162, 206))]
-
-
-def aVolume(shape=(12, 14, 16), spacing=(0.7, 0.9, 2.5), origin=(5.0, -8.0, 31.0), turned=True):
-    """An anisotropic volume with turned axes."""
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
-    array = np.random.default_rng(0).integers(0, 500, shape).astype(np.int16)
-    slicer.util.updateVolumeFromArray(node, array)
-    transform = vtk.vtkTransform()
-    transform.Translate(*origin)
-    if turned:
-        transform.RotateX(20)
-        transform.RotateZ(-35)
-    transform.Scale(*spacing)
-    node.SetIJKToRASMatrix(transform.GetMatrix())
-    return node
-
-
-def aTransform(matrix) -> object:
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
-    node.SetMatrixTransformToParent(matrix)
-    return node
-
-
-def rigid() -> object:
-    transform = vtk.vtkTransform()
-    transform.RotateY(25)
-    transform.Translate(10, -20, 4)
-    return aTransform(transform.GetMatrix())
-
-
-def worldMatrix(node):
-    matrix = vtk.vtkMatrix4x4()
-    node.GetIJKToRASMatrix(matrix)
-    return slicer.util.arrayFromVTKMatrix(matrix)
-
-
-def box(shape, where) -> np.ndarray:
-    array = np.zeros(shape, np.uint8)
-    array[where] = 1
-    return array
-
-
-def aSegmentation(volume, **boxes):
-    node = createSegmentation(volume, LABELS, "drawn")
-    shape = slicer.util.arrayFromVolume(volume).shape
-    for name, where in boxes.items():
-        segmentId = node.GetSegmentation().GetSegmentIdBySegmentName(name)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(box(shape, where), node, segmentId, volume)
-    return node
+from scene_phantoms import (  # noqa: E402
+    LABELS,
+    aSegmentation,
+    aTransform,
+    aVolume,
+    box,
+    rigid,
+    worldMatrix,
+)
 
 
 @pytest.mark.parametrize("suffix", [".nrrd", ".nii.gz", ".mha"])
@@ -380,71 +326,3 @@ def test_a_folder_of_dicom_slices_lies_where_the_library_sees_it(
 def test_missing_file_is_named(scene, tmp_path):
     with pytest.raises(OSError, match=r"gone\.nrrd"):
         loadVolume(tmp_path / "gone.nrrd", "gone")
-
-
-def test_results_stand_under_the_patient_and_study_of_the_source(scene):
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy(scene)
-    patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "patient")
-    study = hierarchy.CreateStudyItem(patient, "study")
-    volume = aVolume()
-    hierarchy.CreateItem(study, volume)
-    segmentation = aSegmentation(volume, anterior=np.s_[2:5, 3:6, 4:7])
-    placeBeside(segmentation, volume)
-    item = hierarchy.GetItemByDataNode(segmentation)
-    assert hierarchy.GetItemParent(item) == study
-
-
-def test_curves_are_plot_nodes_that_grow_and_go(scene):
-    count = scene.GetNumberOfNodes()
-    plot = CurvePlot("Loss", "Step", "Loss")
-    plot.update({"supervised": [(1, 0.9), (2, 0.5)]})
-    plot.update({"supervised": [(1, 0.9), (2, 0.5), (3, 0.4)], "consistency": [(3, 0.1)]})
-    series = plot.chartNode.GetNthPlotSeriesNode(0)
-    assert series.GetTableNode().GetTable().GetNumberOfRows() == 3
-    assert plot.chartNode.GetNumberOfPlotSeriesNodes() == 2
-    plot.remove()
-    assert scene.GetNumberOfNodes() == count
-
-
-def test_case_survives_an_mrb(scene, tmp_path):
-    """Geometry, transform, overlapping segments, marks and hierarchy, through Slicer's bundle."""
-    volume = aVolume()
-    volume.CreateDefaultDisplayNodes()
-    volume.SetAndObserveTransformNodeID(rigid().GetID())
-    drawn = aSegmentation(volume, anterior=np.s_[2:6, 2:6, 2:6], posterior=np.s_[4:8, 2:6, 2:6])
-    markAsCase(drawn, "project|scan")
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "patient")
-    study = hierarchy.CreateStudyItem(patient, "study")
-    hierarchy.CreateItem(study, volume)
-    placeBeside(drawn, volume)
-    before = worldMatrix(volume), labelArray(drawn, volume, LABELS)
-    assert scene.WriteToMRB(str(tmp_path / "scene.mrb"))
-    scene.Clear(0)
-    assert scene.ReadFromMRB(str(tmp_path / "scene.mrb"), True)
-    volume = slicer.util.getNode("scan")
-    drawn = findNode("project|scan", "vtkMRMLSegmentationNode")
-    assert np.allclose(worldMatrix(volume), before[0])
-    assert volume.GetParentTransformNode().GetName() == "moved"
-    values, account = labelArray(drawn, volume, LABELS)
-    assert np.array_equal(values, before[1][0]) and account == before[1][1]
-    assert account.overlapping == 32
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(drawn))
-    assert hierarchy.GetItemName(parent) == "study"
-
-
-def test_marks_outlive_the_import_of_their_scene_beside_another(scene, tmp_path):
-    """Its nodes get new IDs there; a copy of a node is not marked."""
-    volume = aVolume()
-    markAsCase(volume, "project|scan")
-    before = volume.GetID()
-    assert scene.WriteToMRB(str(tmp_path / "scene.mrb"))
-    scene.Clear(0)
-    other = aVolume()
-    assert scene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
-    found = findNode("project|scan", "vtkMRMLScalarVolumeNode")
-    assert found not in (None, other) and found.GetID() != before
-    copy = slicer.mrmlScene.AddNewNodeByClass(found.GetClassName())
-    copy.Copy(found)
-    assert keysOf(copy) == [] and keysOf(found) == ["project|scan"]
