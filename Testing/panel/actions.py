@@ -7,6 +7,9 @@ import time
 import numpy as np
 import slicer
 
+# Voxels to draw.
+BLOCK = np.s_[3:9, 3:9, 3:9]
+
 
 def pump(until=lambda: False, seconds: float = 15.0, mustHappen: bool = True) -> None:
     """Let events happen until something is true."""
