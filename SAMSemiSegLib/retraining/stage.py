@@ -26,7 +26,7 @@ from SAMSemiSegLib.retraining.ssl.method import LabeledBatch, UnlabeledBatch
 from SAMSemiSegLib.retraining.student import adapt_settings, build_method, needs_of
 from SAMSemiSegLib.retraining.vnet import VNet
 from SAMSemiSegLib.run.settings import RetrainingSettings, RunSettings, Size3
-from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.training.context import Context, memory_sentence
 from SAMSemiSegLib.training.loop import Optimization, Task, train
 from SAMSemiSegLib.training.progress import Progress
 from SAMSemiSegLib.training.randomness import generator, seed_torch
@@ -150,7 +150,8 @@ def retrain(
     done = folder / "net.safetensors"
     if foundation is not None and unlabeled and not done.exists():
         known = _crop_shapes(sampler, channels, generator(settings.seed, f"{name}-shapes", 0))
-        trained = OnlineAlternation(term, foundation, known, label_names, settings, context)
+        with memory_sentence(ADVICE):
+            trained = OnlineAlternation(term, foundation, known, label_names, settings, context)
 
     def step(batches: Batches, progress: Progress) -> tuple[dict[str, Tensor], dict[str, float]]:
         lab, unlab = (_to_device(batch, context.device) for batch in batches)

@@ -8,6 +8,7 @@ from typing import Any
 
 from SAMSemiSegLib.atomic import replacing
 from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.training.context import is_out_of_memory
 
 
 def save_checkpoint(path: Path, contents: dict[str, Any]) -> None:
@@ -30,6 +31,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return contents
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(
             f"The checkpoint '{path}' cannot be read; delete it to repeat the stage from its start."
         ) from error

@@ -85,8 +85,14 @@ class Context:
         self.accelerator.wait_for_everyone()
 
 
-ALLOCATION_FAILED = ("not enough memory", "can't allocate memory", "bad_alloc")
-"""How torch says that main memory was refused."""
+ALLOCATION_FAILED = (
+    "not enough memory",
+    "can't allocate memory",
+    "bad_alloc",
+    "out of memory",
+    "STATUS_ALLOC_FAILED",
+)
+"""How torch says that memory was refused: the machine's, Apple's, cuDNN's and cuBLAS's."""
 
 
 WHOLE_VOLUMES = "lower preprocessing.scale; whole volumes are held at once."
@@ -96,14 +102,19 @@ WHOLE_VOLUMES = "lower preprocessing.scale; whole volumes are held at once."
 @contextmanager
 def memory_sentence(advice: Callable[[], str] | str) -> Iterator[None]:
     """Turn an out-of-memory failure into a sentence with advice on which setting to lower."""
-    import torch
-
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        words = str(error)
-        cpu = any(said in words for said in ALLOCATION_FAILED)
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or cpu:
-            text = advice if isinstance(advice, str) else advice()
-            raise OutOfMemoryError(f"There is not enough memory: {text}") from error
-        raise
+        if not is_out_of_memory(error):
+            raise
+        text = advice if isinstance(advice, str) else advice()
+        raise OutOfMemoryError(f"There is not enough memory: {text}") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this says that memory was refused."""
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(said in str(error) for said in ALLOCATION_FAILED)
+    )

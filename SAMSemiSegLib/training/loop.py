@@ -146,19 +146,19 @@ def train(
         OutOfMemoryError: the device's memory does not suffice.
     """
     accelerator, rank = context.accelerator, context.accelerator.process_index
-    task.module.to(context.device).train()
-    parameters = [p for p in task.module.parameters() if p.requires_grad]
-    optimizer = optimization.build(parameters)
     scaler = accelerator.scaler
     first, total, spent = 0, 0, 0.0
-    if checkpoint.exists():
-        kept = load_checkpoint(checkpoint)
-        task.load_state(kept["module"])
-        optimizer.load_state_dict(kept["optimizer"])
-        if scaler is not None and kept["scaler"]:
-            scaler.load_state_dict(kept["scaler"])
-        first, total, spent = kept["step"], kept["total"], kept["seconds"]
     with memory_sentence(task.advice):
+        task.module.to(context.device).train()
+        parameters = [p for p in task.module.parameters() if p.requires_grad]
+        optimizer = optimization.build(parameters)
+        if checkpoint.exists():
+            kept = load_checkpoint(checkpoint)
+            task.load_state(kept["module"])
+            optimizer.load_state_dict(kept["optimizer"])
+            if scaler is not None and kept["scaler"]:
+                scaler.load_state_dict(kept["scaler"])
+            first, total, spent = kept["step"], kept["total"], kept["seconds"]
         total = total or _fix_steps(task, budget, parameters, context)
     context.events.stage(task.name, total, first)
     started = saved = time.monotonic()

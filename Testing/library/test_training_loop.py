@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from SAMSemiSegLib.errors import Cancelled, TrainingDivergedError
+from SAMSemiSegLib.errors import Cancelled, OutOfMemoryError, TrainingDivergedError
 from SAMSemiSegLib.run.cancellation import Cancellation
 from SAMSemiSegLib.run.events import Events, read_events
 from SAMSemiSegLib.run.presets import load_settings
@@ -40,7 +40,7 @@ def test_minutes_become_steps_by_the_mean_of_whole_periods(
 
     context = Context(make_accelerator("cpu"), Events(None), Cancellation(tmp_path / "cancel"))
     steps = loop._fix_steps(
-        task_of(net, step, period=period), Budget(minutes=10), list(net.parameters()), context
+        task_of(net, step, period=period), Budget(minutes=10), loop.Optimization(), context
     )
     assert steps == int(600 / (1 + 6 / period))
 
@@ -61,7 +61,7 @@ def test_minutes_are_filled_where_a_term_begins_on_the_way(
 
     context = Context(make_accelerator("cpu"), Events(None), Cancellation(tmp_path / "cancel"))
     budget = Budget(minutes=minutes)
-    assert loop._fix_steps(task_of(net, step), budget, list(net.parameters()), context) == steps
+    assert loop._fix_steps(task_of(net, step), budget, loop.Optimization(), context) == steps
 
 
 def test_a_batch_that_is_drawn_meanwhile_costs_no_minutes(tmp_path: Path) -> None:
@@ -75,8 +75,29 @@ def test_a_batch_that_is_drawn_meanwhile_costs_no_minutes(tmp_path: Path) -> Non
     task = task_of(net, step)
     task.draw = lambda generator, progress: time.sleep(0.1) or progress.step
     context = Context(make_accelerator("cpu"), Events(None), Cancellation(tmp_path / "cancel"))
-    steps = loop._fix_steps(task, Budget(minutes=1), list(net.parameters()), context)
+    steps = loop._fix_steps(task, Budget(minutes=1), loop.Optimization(), context)
     assert 400 < steps <= 600  # one after the other: 300
+
+
+def test_what_comes_after_the_gradient_counts_as_part_of_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock.now)
+    net = nn.Linear(1, 1)
+    before = net.weight.item()
+
+    def step(batch: int, progress: Progress) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+        clock.now += 1
+        return {"loss_term": net(torch.ones(1, 1)).sum()}, {}
+
+    def average(progress: Progress) -> None:
+        clock.now += 2
+
+    context = Context(make_accelerator("cpu"), Events(None), Cancellation(tmp_path / "cancel"))
+    task = task_of(net, step, after_step=average)
+    assert loop._fix_steps(task, Budget(minutes=10), loop.Optimization(), context) == 600 // 3
+    assert net.weight.item() == before and net.weight.grad is None
 
 
 def test_minutes_that_are_too_few_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +113,7 @@ def test_minutes_that_are_too_few_are_told(tmp_path: Path, monkeypatch: pytest.M
         make_accelerator("cpu"), Events(None, (told.append,)), Cancellation(tmp_path / "cancel")
     )
     budget = Budget(minutes=1)
-    assert loop._fix_steps(task_of(net, step), budget, list(net.parameters()), context) == 10
+    assert loop._fix_steps(task_of(net, step), budget, loop.Optimization(), context) == 10
     assert "The 1 minutes of t are not enough for 10 steps" in told[-1]["message"]
 
 
@@ -206,6 +227,35 @@ def test_a_loss_that_doubles_is_told_but_not_a_term_that_begins_later(
     told = [e["message"] for e in read_events(tmp_path / "events.jsonl") if e["kind"] == "warning"]
     assert len(told) == (grows != "by another term")
     assert all("has doubled" in message for message in told)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.",
+        "MPS backend out of memory (MPS allocated: 5 GB). Tried to allocate 2 GB.",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+@pytest.mark.parametrize("where", ["to the device", "from the checkpoint"])
+def test_memory_that_is_refused_before_the_first_step_ends_with_advice(
+    where: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError(words)
+
+    checkpoint = tmp_path / "checkpoint.pt"
+    net = nn.Linear(1, 1)
+    if where == "to the device":
+        monkeypatch.setattr(net, "to", refuse)
+    else:
+        checkpoint.write_bytes(b"whole")
+        monkeypatch.setattr(torch, "load", refuse)
+    context = Context(make_accelerator("cpu"), Events(None), Cancellation(tmp_path / "cancel"))
+    task = task_of(net, lambda batch, progress: ({}, {}), advice="lower the patch.")
+    with pytest.raises(OutOfMemoryError, match="not enough memory: lower the patch"):
+        loop.train(task, Budget(steps=1), loop.Optimization(), checkpoint, context)
 
 
 @pytest.mark.parametrize(
