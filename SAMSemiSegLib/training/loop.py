@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -159,7 +159,7 @@ def train(
             if scaler is not None and kept["scaler"]:
                 scaler.load_state_dict(kept["scaler"])
             first, total, spent = kept["step"], kept["total"], kept["seconds"]
-        total = total or _fix_steps(task, budget, parameters, context)
+        total = total or _fix_steps(task, budget, optimization, context)
     context.events.stage(task.name, total, first)
     started = saved = time.monotonic()
 
@@ -201,17 +201,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = optimization.rate(progress)
             seed_torch(context.seed, task.name, step, rank)
-            losses, values = _backward(task, batch, progress, parameters, context)
-            if scaler is not None:
-                scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(parameters, CLIP)
-            if scaler is not None:
-                scaler.step(optimizer)
-                scaler.update()
-            else:
-                optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            task.after_step(progress)
+            losses, values = _learn(task, batch, progress, parameters, optimizer, context)
             watch.see(losses, task, context)
             running.see(losses | values)
             now = time.monotonic()
@@ -226,26 +216,38 @@ def train(
     context.events.done()
 
 
-def _backward(
+def _learn(
     task: Task[Batch],
     batch: Batch,
     progress: Progress,
     parameters: list[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
     context: Context,
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """One forward and backward pass; gradients are averaged over the processes."""
+    """One whole step; gradients are averaged over the processes. Losses and values to log."""
+    scaler = context.accelerator.scaler
     with context.accelerator.autocast():
         terms, values = task.step(batch, progress)
     total = torch.stack([term.float() for term in terms.values()]).sum()
     if total.requires_grad:
         context.accelerator.backward(total)
     context.average_gradients(parameters)
+    if scaler is not None:
+        scaler.unscale_(optimizer)
+    nn.utils.clip_grad_norm_(parameters, CLIP)
+    if scaler is not None:
+        scaler.step(optimizer)
+        scaler.update()
+    else:
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    task.after_step(progress)
     losses = {name: float(term.detach()) for name, term in terms.items()}
     return {"loss": float(total.detach()), **losses}, values
 
 
 def _fix_steps(
-    task: Task[Batch], budget: Budget, parameters: list[nn.Parameter], context: Context
+    task: Task[Batch], budget: Budget, optimization: Optimization, context: Context
 ) -> int:
     """The number of steps: as given, or what fits into the minutes, by timing a few steps whose
     effect is taken back.
@@ -256,6 +258,10 @@ def _fix_steps(
     if budget.minutes is None:
         return budget.steps
     before = copy.deepcopy(task.state())
+    scaler = context.accelerator.scaler
+    scale = scaler.state_dict() if scaler is not None else {}
+    parameters = [p for p in task.module.parameters() if p.requires_grad]
+    optimizer = replace(optimization, learning_rate=0.0).build(parameters)
     seconds: list[float] = []
     periods = math.ceil(4 / task.period)
     timed, stride = periods * task.period, 100 * task.period
@@ -276,14 +282,14 @@ def _fix_steps(
             batch = upcoming.result()
             upcoming = thread.submit(draw, min(step + 1, timed))
             seed_torch(context.seed, task.name, step)
-            _backward(task, batch, progress_of(step), parameters, context)
+            _learn(task, batch, progress_of(step), parameters, optimizer, context)
             seconds.append(time.monotonic() - began)
             # Each process has a clock of its own, and all must make the same steps.
             if _agreed(int(sum(seconds) > 6 * budget.minutes), context):
                 break
-    for parameter in parameters:
-        parameter.grad = None
     task.load_state(before)
+    if scaler is not None and scale:
+        scaler.load_state_dict(scale)
     # Means over whole periods, without the first step, which warms up.
     whole = (len(seconds) - 1) // task.period * task.period
     typical = float(np.mean(seconds[1 : 1 + whole] or seconds))
