@@ -11,6 +11,16 @@ def entropy(probabilities: Tensor) -> Tensor:
     return -(probabilities * torch.log(probabilities + 1e-6)).sum(1)
 
 
+def mean_where(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the voxels of the mask; 0 for no voxel, as in a crop beside its volume.
+
+    Args:
+        values: (B, ...) finite.
+        mask: (B, ...) bool.
+    """
+    return torch.where(mask, values.float(), 0.0).sum() / mask.sum().clamp_min(1)
+
+
 def mean_square_where(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     """Mean over the voxels of the mask and all classes of (student - teacher)²; 0 for no voxel.
 

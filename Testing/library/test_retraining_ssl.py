@@ -253,3 +253,14 @@ def test_what_lies_beyond_a_volume_teaches_nothing(name: str) -> None:
     assert taught and any(gradient.any() for gradient in taught)
     for gradient in taught:
         assert not gradient[:, :, :, :10].any()
+
+
+@pytest.mark.parametrize("name", UNLABELED)
+def test_crops_without_a_voxel_of_their_volume_have_a_loss_all_the_same(name: str) -> None:
+    """A volume of one slice, shifted out of view: the mean over no voxel is 0."""
+    method = build(settings_of(name))
+    labeled, unlabeled = batches(0)
+    nowhere = torch.zeros_like(labeled.labels, dtype=torch.bool)
+    result = method.step(labeled, replace(unlabeled, inside=nowhere), MIDDLE)
+    figures = [loss.item() for loss in result.losses.values()] + list(result.values.values())
+    assert np.isfinite(figures).all()

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from SAMSemiSegLib.retraining.batch_norm import frozen_statistics
-from SAMSemiSegLib.retraining.consistency import entropy, mean_square_where
+from SAMSemiSegLib.retraining.consistency import entropy, mean_square_where, mean_where
 from SAMSemiSegLib.retraining.ssl.method import METHODS, LabeledBatch, Needs, UnlabeledBatch
 from SAMSemiSegLib.retraining.teacher import NoisyTeacherMethod, NoisyTeacherOptions
 from SAMSemiSegLib.retraining.vnet import VNet
@@ -75,7 +75,7 @@ class AmbiguityConsensusMeanTeacher(NoisyTeacherMethod):
                 image, student.detach(), teacher, heads.embedding.float(), progress
             )
         loss = mean_square_where(student, teacher, ambiguous & valid)
-        return loss, {"ambiguous_share": float(ambiguous[valid].float().mean())}
+        return loss, {"ambiguous_share": float(mean_where(ambiguous, valid))}
 
     def _ambiguous(
         self,

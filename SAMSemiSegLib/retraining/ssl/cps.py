@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from SAMSemiSegLib.retraining.consistency import mean_where
 from SAMSemiSegLib.retraining.ramp import RampOptions, ramped_weight
 from SAMSemiSegLib.retraining.ssl.method import (
     METHODS,
@@ -54,7 +55,7 @@ class CrossPseudoSupervision(SSLMethod):
         first, second = self.student(unlabeled.image), self.peer(unlabeled.image)
         valid = unlabeled.valid
         losses["consistency"] = weight * cross_pseudo_loss(first, second, valid)
-        agree = (first.argmax(1) == second.argmax(1))[valid].float().mean()
+        agree = mean_where(first.argmax(1) == second.argmax(1), valid)
         values = {"consistency_weight": weight, "agreement": float(agree)}
         return StepResult(losses, first, values)
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from SAMSemiSegLib.retraining.batch_norm import evaluating_by_batch
+from SAMSemiSegLib.retraining.consistency import mean_where
 from SAMSemiSegLib.retraining.ramp import supervised_step
 from SAMSemiSegLib.retraining.ssl.method import (
     METHODS,
@@ -81,7 +82,7 @@ def confident_cross_entropy(
     confidence, labels = weak.max(1)
     sure = (confidence >= threshold).float()
     per_voxel = F.cross_entropy(logits.float(), labels, reduction="none")
-    return (per_voxel * sure)[valid].mean(), sure[valid].mean()
+    return mean_where(per_voxel * sure, valid), mean_where(sure, valid)
 
 
 def strongly_augmented(image: Tensor, boxes: int) -> Tensor:

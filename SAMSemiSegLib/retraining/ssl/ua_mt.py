@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from SAMSemiSegLib.retraining.consistency import entropy, mean_square_where
+from SAMSemiSegLib.retraining.consistency import entropy, mean_square_where, mean_where
 from SAMSemiSegLib.retraining.ssl.method import METHODS, LabeledBatch, Needs, UnlabeledBatch
 from SAMSemiSegLib.retraining.teacher import NoisyTeacherMethod, NoisyTeacherOptions
 from SAMSemiSegLib.run.settings import Fraction, Positive
@@ -52,7 +52,7 @@ class UncertaintyAwareMeanTeacher(NoisyTeacherMethod):
             mean += self.ask_teacher(image) / self.options.passes
         certain = entropy(mean) < certainty_threshold(self.options.threshold, progress.fraction)
         loss = mean_square_where(logits[1].float().softmax(1), teacher, certain & valid)
-        return loss, {"certain_share": float(certain[valid].float().mean())}
+        return loss, {"certain_share": float(mean_where(certain, valid))}
 
 
 def certainty_threshold(start: float, fraction: float) -> float:

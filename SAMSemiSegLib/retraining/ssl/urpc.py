@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from SAMSemiSegLib.retraining.consistency import mean_where
 from SAMSemiSegLib.retraining.ramp import RampOptions, ramped_weight, supervised_step
 from SAMSemiSegLib.retraining.ssl.method import (
     METHODS,
@@ -72,9 +73,9 @@ def pyramid_consistency(stages: Sequence[Tensor], valid: Tensor) -> Tensor:
     mean = torch.stack(list(stages)).mean(0)
     terms = []
     for p in stages:
-        variance = (p * (p.clamp_min(1e-8).log() - mean.clamp_min(1e-8).log())).sum(1)[valid]
-        squares = (p - mean).square().mean(1)[valid]
+        variance = (p * (p.clamp_min(1e-8).log() - mean.clamp_min(1e-8).log())).sum(1)
+        squares = (p - mean).square().mean(1)
         trust = torch.exp(-variance)
-        rectified = (squares * trust).mean() / (trust.mean() + 1e-8)
-        terms.append(rectified + variance.mean())
+        rectified = mean_where(squares * trust, valid) / (mean_where(trust, valid) + 1e-8)
+        terms.append(rectified + mean_where(variance, valid))
     return torch.stack(terms).mean()
