@@ -7,16 +7,19 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from SAMSemiSegLib.training.losses import IGNORE
+
 
 def signed_distance(labels: Tensor, channels: int) -> Tensor:
     """Distance to each foreground class's border, -1 deep inside to 1 far outside.
 
     The inner and the outer part are each divided by their own maximum, as in DTC's released code;
     voxels on the inner side of the border are 0. A class that is not in the crop is 1 everywhere, a
-    crop filled by one class -1. Ignored voxels count as outside.
+    crop filled by one class -1. Where voxels are ignored there is no border and no farthest voxel,
+    as there is none at the crop's own edge; what the map says of them is to be ignored too.
 
     Args:
-        labels: (B, X, Y, Z) channel indices.
+        labels: (B, X, Y, Z) channel indices with 255 = ignore.
         channels: K.
 
     Returns:
@@ -28,16 +31,17 @@ def signed_distance(labels: Tensor, channels: int) -> Tensor:
         for c in range(1, channels):
             inside = array[b] == c
             if inside.any():
-                maps[b, c - 1] = _one(inside)
+                maps[b, c - 1] = _one(inside, array[b] == IGNORE)
     return torch.from_numpy(maps).to(labels.device)
 
 
-def _one(inside: np.ndarray) -> np.ndarray:
-    if inside.all():
+def _one(inside: np.ndarray, ignored: np.ndarray) -> np.ndarray:
+    perhaps = inside | ignored
+    if perhaps.all():
         return np.full(inside.shape, -1, np.float32)
-    inner = ndimage.distance_transform_edt(inside)
+    inner = ndimage.distance_transform_edt(perhaps)
     outer = ndimage.distance_transform_edt(~inside)
-    border = inside & ~ndimage.binary_erosion(inside, border_value=1)
-    result: np.ndarray = outer / outer.max() - inner / inner.max()
+    border = inside & ~ndimage.binary_erosion(perhaps, border_value=1)
+    result = np.where(inside, -inner / inner[inside].max(), outer / outer[~perhaps].max())
     result[border] = 0
     return result.astype(np.float32)

@@ -72,7 +72,12 @@ def test_acmt_prototypes() -> None:
     probabilities = voxels([0.9, 0.1, 0.0], [0.1, 0.9, 0.0], [0.6, 0.4, 0.0])
     # class 0: 0.9·(1, 0) + 0.6·(0.1, 2) = (0.96, 1.2); class 1: 0.9·(0, 1); class 2 has none
     # cosines of voxel 3: (0.096 + 2.4)/(1.5367·2.0025) = 0.811 and 2/2.0025 = 0.999
-    assert nearest_prototype(embedding, probabilities).flatten().tolist() == [0, 1, 1]
+    all_three = torch.ones(1, 3, 1, 1, dtype=torch.bool)
+    assert nearest_prototype(embedding, probabilities, all_three).flatten().tolist() == [0, 1, 1]
+    # Without voxel 1, class 0 is (0.06, 1.2), where voxel 3 points too.
+    known = torch.tensor([False, True, True]).view(1, 3, 1, 1)
+    found = nearest_prototype(embedding, probabilities, known)
+    assert found.flatten().tolist()[1:] == [1, 0]
 
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
@@ -84,7 +89,7 @@ def test_acmt_prototypes_of_a_whole_crop_in_mixed_precision(precision: torch.dty
     probabilities = torch.nn.functional.one_hot(of_class, 2).movedim(-1, 1).float()
     embedding = 10 * probabilities + torch.randn(1, 2, 60, 30, 30, generator=draw)
     with torch.autocast("cpu", precision):
-        found = nearest_prototype(embedding, probabilities)
+        found = nearest_prototype(embedding, probabilities, of_class >= 0)
     assert torch.equal(found, of_class)
 
 
@@ -94,7 +99,11 @@ def test_acmt_confident_learning() -> None:
     probabilities[0, :, 1] = torch.tensor([0.25, 0.75]).view(2, 1, 1)
     labels = torch.tensor([0, 0, 1, 1]).view(1, 4, 1, 1)
     # t_0 = (0.9 + 0.25)/2 = 0.575, t_1 = (0.8 + 0.6)/2 = 0.7: voxel 2 is surely 1, labeled 0
-    assert label_errors(probabilities, labels).flatten().tolist() == [False, True, False, False]
+    found = label_errors(probabilities, labels, labels >= 0)
+    assert found.flatten().tolist() == [False, True, False, False]
+    # Without voxel 4, t_1 = 0.8, which voxel 2 does not reach.
+    known = torch.tensor([True, True, True, False]).view(1, 4, 1, 1)
+    assert not label_errors(probabilities, labels, known).any()
 
 
 def test_cps() -> None:
@@ -153,6 +162,24 @@ def test_dtc_distance_map() -> None:
     assert found[0, 0, :, 2, 2].tolist() == pytest.approx(expected, abs=1e-6)
     assert (found[0, 1] == 1).all()  # a class that is not there is far away
     assert (signed_distance(torch.ones(1, 4, 4, 4), 2) == -1).all()
+
+
+def test_dtc_distance_map_knows_no_border_where_voxels_are_ignored() -> None:
+    """On a line 0 0 1 1 1 1 and two that are ignored, as at a crop's own edge."""
+    whole = torch.tensor([0, 0, 1, 1, 1, 1, 1, 1], dtype=torch.uint8).view(1, 8, 1, 1)
+    part = torch.tensor([0, 0, 1, 1, 1, 1, 255, 255], dtype=torch.uint8).view(1, 8, 1, 1)
+    far = torch.tensor([255, 0, 0, 1, 1, 0, 0, 255], dtype=torch.uint8).view(1, 8, 1, 1)
+    found = signed_distance(part.expand(1, 8, 5, 5), 2)[0, 0, :, 2, 2]
+    # inner 1 2 3 4, the border set to 0; the whole line has 1 2 3 4 5 6
+    assert found[:6].tolist() == pytest.approx([1, 1 / 2, 0, -2 / 4, -3 / 4, -1])
+    expected = [1, 1 / 2, 0, -2 / 6, -3 / 6, -4 / 6]
+    assert signed_distance(whole.expand(1, 8, 5, 5), 2)[0, 0, :6, 2, 2].tolist() == pytest.approx(
+        expected
+    )
+    # The farthest voxels are 2 away, the ignored ones beyond them count for nothing.
+    found = signed_distance(far.expand(1, 8, 5, 5), 2)[0, 0, 1:7, 2, 2]
+    assert found.tolist() == pytest.approx([1, 1 / 2, 0, 0, 1 / 2, 1])
+    assert (signed_distance(torch.tensor([1, 255]).view(1, 2, 1, 1), 2)[..., :1, :, :] == -1).all()
 
 
 def test_bcp() -> None:
