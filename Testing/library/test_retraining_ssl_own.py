@@ -12,6 +12,7 @@ from phantom_crops import MIDDLE, batches, build, settings_of
 from SAMSemiSegLib.retraining.ssl.acmt import AmbiguityConsensusMeanTeacher
 from SAMSemiSegLib.retraining.ssl.bcp import BidirectionalCopyPaste
 from SAMSemiSegLib.retraining.ssl.magicnet import MagicNet
+from SAMSemiSegLib.retraining.ssl.method import UnlabeledBatch
 from SAMSemiSegLib.training.progress import Progress
 
 
@@ -31,7 +32,7 @@ def test_between_two_classes_is_ambiguous_to_acmt_however_many_there_are(channel
     sure[:2], between[:2] = torch.tensor([0.98, 0.02]), torch.tensor([0.45, 0.55])
     student = torch.stack([sure, between]).T.view(1, channels, 2, 1, 1)
     images = embedding = torch.zeros(1, 1, 2, 1, 1)
-    found = method._ambiguous(images, student, student, embedding, MIDDLE)
+    found = method._ambiguous(UnlabeledBatch(images), student, student, embedding, MIDDLE)
     assert found.flatten().tolist() == [False, True]
 
 
@@ -42,7 +43,7 @@ def test_label_errors_of_acmt_are_the_students_by_the_teachers_word() -> None:
     teacher = torch.tensor([[0.9, 0.1, 0.2], [0.1, 0.9, 0.8]]).view(1, 2, 3, 1, 1)
     images = embedding = torch.zeros(1, 1, 3, 1, 1)
     # The student labels 0, 0, 1; by the teacher t_0 = 0.5 and t_1 = 0.8: voxel 2 is surely 1.
-    found = method._ambiguous(images, student, teacher, embedding, MIDDLE)
+    found = method._ambiguous(UnlabeledBatch(images), student, teacher, embedding, MIDDLE)
     assert found.flatten().tolist() == [False, True, False]
 
 

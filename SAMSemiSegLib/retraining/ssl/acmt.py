@@ -72,14 +72,14 @@ class AmbiguityConsensusMeanTeacher(NoisyTeacherMethod):
             heads = self.teacher.forward_heads(self.disturbed(image))
             teacher = heads.logits.float().softmax(1)
             ambiguous = self._ambiguous(
-                image, student.detach(), teacher, heads.embedding.float(), progress
+                unlabeled, student.detach(), teacher, heads.embedding.float(), progress
             )
         loss = mean_square_where(student, teacher, ambiguous & valid)
         return loss, {"ambiguous_share": float(mean_where(ambiguous, valid))}
 
     def _ambiguous(
         self,
-        images: Tensor,
+        unlabeled: UnlabeledBatch,
         student: Tensor,
         teacher: Tensor,
         embedding: Tensor,
@@ -87,15 +87,16 @@ class AmbiguityConsensusMeanTeacher(NoisyTeacherMethod):
     ) -> Tensor:
         options = self.options
         if options.indicator == "prototype":
-            return nearest_prototype(embedding, teacher) != student.argmax(1)
+            nearest = nearest_prototype(embedding, teacher, unlabeled.valid)
+            return nearest != student.argmax(1)
         if options.indicator == "label_error":
-            return label_errors(teacher, student.argmax(1))
+            return label_errors(teacher, student.argmax(1), unlabeled.valid)
         doubt = entropy(student)
         if options.indicator == "uncertainty":
             mean = torch.zeros_like(student)
             with frozen_statistics(self.student):
                 for _ in range(options.passes):
-                    probabilities = self.student(self.disturbed(images)).float().softmax(1)
+                    probabilities = self.student(self.disturbed(unlabeled.image)).float().softmax(1)
                     mean += probabilities / options.passes
             doubt = entropy(mean)
         end = options.final_threshold
@@ -110,19 +111,21 @@ def ambiguity_threshold(start: float, end: float, fraction: float) -> float:
     return start + (end - start) * sigmoid_ramp(fraction, 1.0)
 
 
-def nearest_prototype(embedding: Tensor, probabilities: Tensor) -> Tensor:
+def nearest_prototype(embedding: Tensor, probabilities: Tensor, valid: Tensor) -> Tensor:
     """Class of the prototype with the largest cosine to each voxel's feature: (B, ...).
 
-    A prototype is the mean feature of the voxels of a class, weighted by their probability; classes
-    that nobody predicts have none.
+    A prototype is the mean feature of the valid voxels of a class, weighted by their probability;
+    classes that nobody predicts have none.
 
     Args:
         embedding: (B, E, ...) features.
         probabilities: (B, K, ...).
+        valid: (B, ...) bool.
     """
     features = embedding.flatten(2)
     weights = probabilities.flatten(2)
     hard = F.one_hot(weights.argmax(1), weights.shape[1]).transpose(1, 2)
+    hard = hard * valid.flatten(1).unsqueeze(1)
     weights = weights * hard
     # The sum over a crop's voxels is more than half precision can hold.
     with torch.autocast(embedding.device.type, enabled=False):
@@ -135,18 +138,19 @@ def nearest_prototype(embedding: Tensor, probabilities: Tensor) -> Tensor:
     return cosines.argmax(1).view(probabilities.shape[0], *probabilities.shape[2:])
 
 
-def label_errors(probabilities: Tensor, labels: Tensor) -> Tensor:
+def label_errors(probabilities: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
     """Voxels whose label confident learning calls wrong: (B, ...) bool.
 
     Source: Northcutt et al., Confident learning, JAIR 70, 2021. t_c is the mean probability of c
-    over the voxels labeled c; a voxel surely belongs to the most probable class c with p_c >= t_c,
-    and its label is wrong if that is another one.
+    over the valid voxels labeled c; a voxel surely belongs to the most probable class c with
+    p_c >= t_c, and its label is wrong if that is another one.
 
     Args:
         probabilities: (B, K, ...).
         labels: (B, ...) channel indices.
+        valid: (B, ...) bool.
     """
-    one_hot = F.one_hot(labels, probabilities.shape[1]).movedim(-1, 1)
+    one_hot = F.one_hot(labels, probabilities.shape[1]).movedim(-1, 1) * valid.unsqueeze(1)
     axes = (0, *range(2, probabilities.dim()))
     counts = one_hot.sum(axes)
     thresholds = (probabilities * one_hot).sum(axes) / counts.clamp_min(1)
