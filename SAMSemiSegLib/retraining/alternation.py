@@ -66,8 +66,11 @@ class OnlineAlternation:
         self.names = names
         self.retraining = settings.retraining
         self.selection = settings.retraining.selection
-        # One view of a crop a step; averaging over several is for stored labels.
-        self.labeling = settings.pseudolabels.model_copy(update={"offsets": 1, "flips": False})
+        # No averaging over canvas offsets and mirrored views, which is for stored labels. And what
+        # is one piece in a volume may be two in a crop.
+        self.labeling = settings.pseudolabels.model_copy(
+            update={"offsets": 1, "flips": False, "largest_component": False}
+        )
         self.context = context
         self.judged: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
         self.parameters = [p for p in strategy.parameters() if p.requires_grad]

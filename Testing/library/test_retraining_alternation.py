@@ -195,6 +195,21 @@ def test_the_v_net_has_its_share_in_the_labels_of_crops(
     assert found.probabilities[1].mean() == pytest.approx(0.634, abs=0.01)
 
 
+def test_what_a_crop_cuts_in_two_keeps_both_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = RunSettings()
+    settings.pseudolabels.largest_component = True
+    monkeypatch.setattr(f"{__name__}.RunSettings", lambda: settings)
+    alternation = make(tmp_path)
+    arms = torch.zeros(2, *SIZE)
+    arms[1, :3, 2:6, 2:6] = arms[1, 6:, 2:6, 2:6] = 1
+    arms[0] = 1 - arms[1]
+    monkeypatch.setattr(alternation.strategy, "predict", lambda *_: Prediction(arms))
+    found = alternation._pseudo_label(ball(1.0)[0])
+    assert np.array_equal(found.hard, arms[1].numpy())
+
+
 def test_state_goes_on_to_the_same_weights(
     tmp_path: Path, batches: tuple[LabeledBatch, UnlabeledBatch]
 ) -> None:
