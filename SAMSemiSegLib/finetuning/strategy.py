@@ -84,8 +84,8 @@ class FinetuningStrategy(nn.Module, ABC):
     Attributes:
         mirror_axes: axes along which the anatomy may be mirrored (the augmentation's
             ``flip_axes``); whoever builds the strategy sets them.
-        typical_shape: voxels along x, y, z of the volumes that are learned from; set before the
-            training and before every prediction.
+        typical_shape: voxels along x, y, z of the volumes that are learned from; set by the
+            fine-tuning stage.
         window: voxels along x, y, z of the crops it is trained on; None: whole volumes.
         variants: number of augmentations over the training of all labeled volumes together, and
             of the unlabeled, at least one of each; None: a new one in every step.

@@ -107,11 +107,17 @@ class OnlineAlternation:
                 torch.from_numpy(np.where(inside[i], answers[i].argmax(0), IGNORE)).to(
                     labeled.labels
                 ),
+                seed=_draw_seed(),
             )
             for i in sure
         ]
         samples += [
-            Sample(f"labeled {i} of step {progress.step}", labeled.image[i, 0], labeled.labels[i])
+            Sample(
+                f"labeled {i} of step {progress.step}",
+                labeled.image[i, 0],
+                labeled.labels[i],
+                seed=_draw_seed(),
+            )
             for i in range(min(len(samples), len(labeled.image)))
         ]
         self._train_foundation(samples, progress)
@@ -207,3 +213,8 @@ class OnlineAlternation:
         self.context.average_gradients(self.parameters)
         nn.utils.clip_grad_norm_(self.parameters, CLIP)
         self.optimizer.step()
+
+
+def _draw_seed() -> int:
+    """For what a strategy draws of a sample; torch is seeded anew for each step."""
+    return int(torch.randint(2**31, ()))

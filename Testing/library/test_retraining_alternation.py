@@ -130,6 +130,9 @@ def test_confident_crops_teach_and_the_others_are_labeled(
     assert torch.allclose(result.losses["pseudo_label"], expected, atol=1e-4)
     assert (unlabeled.pseudo_hard == 1).all()  # the batch that came is left alone
 
+    alternation.step(labeled, unlabeled, Progress(61, 100))
+    assert len({sample.seed for sample in strategy.taught}) == len(strategy.taught) == 4
+
 
 def test_the_judge_is_not_changed_by_judging(
     tmp_path: Path, batches: tuple[LabeledBatch, UnlabeledBatch]
