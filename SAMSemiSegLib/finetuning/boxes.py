@@ -58,6 +58,14 @@ class Boxes:
     def __len__(self) -> int:
         return len(self.slices)
 
+    def of(self, chosen: Tensor) -> Boxes:
+        """Those of an index or a mask (N,)."""
+        return Boxes(self.slices[chosen], self.classes[chosen], self.corners[chosen])
+
+    def split(self, most: int) -> list[Boxes]:
+        """So many at a time, in their order."""
+        return [self.of(part) for part in torch.arange(len(self)).split(most) if len(part)]
+
     def grown(self, pixels: float) -> Boxes:
         """Each side that many pixels farther out."""
         outward = pixels * torch.tensor([-1.0, -1.0, 1.0, 1.0])

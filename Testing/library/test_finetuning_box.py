@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -114,12 +116,45 @@ def test_a_box_ends_with_the_last_of_the_enlarged_pixels() -> None:
 def test_few_boxes_at_a_time_are_outlined_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     strategy, sample = build().eval(), two_blocks()
     assert sample.labels is not None
-    images, labels = (x.movedim(2, 0) for x in (sample.image, sample.labels))
-    boxes, embedding = Boxes.around(labels, 3, [1, 2]), strategy.encode(images)
-    whole = strategy.outline(embedding, boxes, images)
+    truth = torch.nn.functional.one_hot(sample.labels.long(), 3).movedim(-1, 0).float()
+    strategy.guide = lambda image: truth
+    outlined: list[int] = []
+    outline = strategy.outline
+
+    def count(embedding: Tensor, boxes: Boxes, images: Tensor) -> Tensor:
+        outlined.append(len(boxes))
+        return outline(embedding, boxes, images)
+
+    strategy.outline = count  # type: ignore[method-assign]
+    whole = strategy.predict(sample.image, PseudoLabelSettings()).probabilities
+    assert max(outlined) > 4
     monkeypatch.setattr("SAMSemiSegLib.finetuning.strategies.box.TOGETHER", 2)
-    assert len(boxes) > 4
-    torch.testing.assert_close(strategy.outline(embedding, boxes, images), whole)
+    outlined.clear()
+    found = strategy.predict(sample.image, PseudoLabelSettings()).probabilities
+    assert max(outlined) == 2
+    torch.testing.assert_close(found, whole)
+
+
+def test_a_step_takes_some_of_many_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slice of a brain may show a hundred lesions."""
+    monkeypatch.setattr("SAMSemiSegLib.finetuning.strategies.box.TOGETHER", 5)
+    strategy = build(channels=2).train()
+    labels = torch.zeros(40, 40, 4, dtype=torch.uint8)
+    for row, column in itertools.product(range(0, 40, 4), repeat=2):
+        labels[row : row + 2, column : column + 2] = 1
+    outlined: list[Boxes] = []
+    outline = strategy.outline
+
+    def note(embedding: Tensor, boxes: Boxes, images: Tensor) -> Tensor:
+        outlined.append(boxes)
+        return outline(embedding, boxes, images)
+
+    strategy.outline = note  # type: ignore[method-assign]
+    for step in range(2):
+        loss = strategy.step([Sample("a", labels.float(), labels)], [], Progress(step, 2))
+        loss["supervised"].backward()
+    assert [len(boxes) for boxes in outlined] == [5, 5]
+    assert not torch.equal(*(boxes.corners for boxes in outlined))
 
 
 def test_without_boxes_the_v_net_s_word_stands() -> None:

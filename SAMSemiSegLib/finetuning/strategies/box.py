@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -26,7 +27,8 @@ from SAMSemiSegLib.training.progress import Progress
 from SAMSemiSegLib.volumes.components import keep_largest
 
 TOGETHER = 32
-"""Boxes that pass through the decoder at a time."""
+"""Boxes that pass through the decoder at a time, and in a step: where lesions are many, memory for
+all of them at once would be without bounds."""
 
 
 @STRATEGIES.register("box")
@@ -86,6 +88,8 @@ class BoxStrategy(ReplayStrategy):
         boxes = Boxes.around(labels, self.channels, self.whole)
         if not len(boxes):  # the augmentation has moved everything out of view
             return 0 * next(self.decoder.parameters()).sum()
+        if len(boxes) > TOGETHER:
+            boxes = boxes.of(torch.randperm(len(boxes))[:TOGETHER])
         reach = self.options.margin * max(labels.shape[1:])
         shaken = boxes.grown(reach).shaken(2 * reach)
         logits = self.outline(seen["embedding"].float(), shaken, labels)
@@ -145,13 +149,10 @@ class BoxStrategy(ReplayStrategy):
         prompts = self._corner_tokens(corners, padded)
         places, no_mask = self.foundation.context_of(embedding)
         index = boxes.slices.to(embedding.device)
-        outlines = []
-        for part in torch.arange(len(index), device=index.device).split(TOGETHER):
-            logits = self.decoder(embedding[index[part]], places, no_mask, prompts[part])
-            logits = F.interpolate(logits, padded, mode="bilinear", align_corners=False)
-            logits = logits[..., :height, :width]
-            outlines.append(F.interpolate(logits, size, mode="bilinear", align_corners=False)[:, 0])
-        return torch.cat(outlines)
+        logits = self.decoder(embedding[index], places, no_mask, prompts)
+        logits = F.interpolate(logits, padded, mode="bilinear", align_corners=False)
+        logits = logits[..., :height, :width]
+        return F.interpolate(logits, size, mode="bilinear", align_corners=False)[:, 0]
 
     def _corner_tokens(self, corners: Tensor, size: tuple[int, int]) -> Tensor:
         """SAM's embedding (N, 2, 256) of boxes (N, 4) in pixels of a canvas of this size; SAM 2's
@@ -192,19 +193,17 @@ class BoxStrategy(ReplayStrategy):
         answered = torch.zeros(len(images), dtype=torch.bool)
         answered[shown] = True
         for part in shown.split(self.options.slices) if len(shown) else ():
-            inside = torch.isin(boxes.slices, part)
-            local = Boxes(
-                torch.searchsorted(part, boxes.slices[inside]),
-                boxes.classes[inside],
-                boxes.corners[inside],
-            )
+            local = boxes.of(torch.isin(boxes.slices, part))
+            local = replace(local, slices=torch.searchsorted(part, local.slices))
             seen = images[part.to(images.device)]
-            answers = self.outline(self.encode(seen), local, seen).float().sigmoid()
+            embedding = self.encode(seen)
             asked = torch.zeros_like(foreground[:, part])
             known = torch.zeros(asked.shape[:2], dtype=torch.bool)
-            for k, s, answer in zip(local.classes - 1, local.slices, answers, strict=True):
-                asked[k, s] = torch.maximum(asked[k, s], answer.to(asked))
-                known[k, s] = True
+            for few in local.split(TOGETHER):
+                answers = self.outline(embedding, few, seen).float().sigmoid()
+                for k, s, answer in zip(few.classes - 1, few.slices, answers, strict=True):
+                    asked[k, s] = torch.maximum(asked[k, s], answer.to(asked))
+                    known[k, s] = True
             foreground[:, part] = torch.where(
                 known[..., None, None].to(asked.device), asked, foreground[:, part]
             )
