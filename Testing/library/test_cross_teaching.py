@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +116,24 @@ def test_cache_computes_each_slice_once_and_stays_within_its_limit(tmp_path: Pat
     assert EmbeddingCache(tmp_path / "tiny", 10).get("a", 6, [5], compute).shape == (1, 4, 2, 3)
     cache.close()
     assert list((tmp_path / "kept").iterdir()) == [] and not (tmp_path / "tiny").exists()
+
+
+@pytest.mark.parametrize("system", ["reserves", "does not"])
+def test_a_full_disk_keeps_no_embeddings_and_stops_nobody(
+    system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if system == "reserves":
+        monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    else:
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    cache = EmbeddingCache(tmp_path / "kept", 10**6)
+    found = cache.get("a", 6, [1, 2], lambda missing: torch.ones(len(missing), 4, 2, 3))
+    assert found.shape == (2, 4, 2, 3)
+    kept = list((tmp_path / "kept").iterdir())
+    assert len(kept) == (system == "does not") and bool(cache.size) == bool(kept)
 
 
 def test_evicted_embeddings_come_back_the_same() -> None:

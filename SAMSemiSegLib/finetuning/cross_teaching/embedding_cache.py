@@ -6,6 +6,7 @@ ago makes room.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ class EmbeddingCache:
         self.computed += len(missing)
         if key is not None and volume is None and fresh is not None:
             volume = self._add(key, (slices, *fresh.shape[1:]))
-        if volume is None:  # too large to be kept; everything wanted is fresh
+        if volume is None:  # no room to keep it; everything wanted is fresh
             assert fresh is not None
             return torch.from_numpy(fresh).float()
         if fresh is not None:
@@ -84,7 +85,7 @@ class EmbeddingCache:
             self._drop()
 
     def _add(self, key: Hashable, shape: tuple[int, ...]) -> _Volume | None:
-        """A file for a volume; None where it is larger than the limit."""
+        """A file for a volume; None where it is larger than the limit or the disk."""
         size = 2 * int(np.prod(shape))
         if size > self.limit:
             return None
@@ -93,7 +94,12 @@ class EmbeddingCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self._number:06}.embeddings"
         self._number += 1
-        array = np.memmap(path, dtype=np.float16, mode="w+", shape=shape)
+        try:
+            _reserve(path, size)
+        except OSError:
+            path.unlink(missing_ok=True)
+            return None
+        array = np.memmap(path, dtype=np.float16, mode="r+", shape=shape)
         self._volumes[key] = _Volume(path, array, np.zeros(shape[0], dtype=bool))
         return self._volumes[key]
 
@@ -103,3 +109,19 @@ class EmbeddingCache:
         # Windows removes no file that is mapped.
         volume.embeddings._mmap.close()  # type: ignore[attr-defined]
         volume.path.unlink(missing_ok=True)
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make a file of so many bytes that are there: into one that is not, the first write after the
+    disk is full ends the process without a word.
+
+    Raises:
+        OSError: there is no room.
+    """
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        block = bytes(2**20)
+        for start in range(0, size, len(block)):
+            file.write(block[: size - start])
