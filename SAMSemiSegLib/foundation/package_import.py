@@ -42,7 +42,7 @@ def import_networks(package: str, submodule: str, install: str) -> ModuleType:
         sys.modules[package] = hollow
         try:
             return importlib.import_module(name)
-        except ImportError as error:
+        except (ImportError, RuntimeError) as error:
             del sys.modules[package]
             reason = str(error)
     raise InputError(f"The package '{package}' cannot be used ({reason}); run: {install}.")

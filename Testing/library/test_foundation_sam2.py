@@ -327,9 +327,12 @@ def test_networks_import_without_what_else_a_package_wants(
     (folder / "__init__.py").write_text("import not_there_at_all\n")
     (folder / "networks.py").write_text("SIZE = 3\n")
     (folder / "more.py").write_text("import neither_is_this\n")
+    (folder / "other.py").write_text("raise RuntimeError('operator nms does not exist')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(InputError, match=r"neither_is_this.*run: pip install half"):
         package_import.import_networks("half_package", "more", "pip install half")
+    with pytest.raises(InputError, match=r"nms does not exist.*run: pip install half"):
+        package_import.import_networks("half_package", "other", "pip install half")
     assert "half_package" not in sys.modules
     module = package_import.import_networks("half_package", "networks", "pip install half")
     assert module.SIZE == 3

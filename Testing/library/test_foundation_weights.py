@@ -183,6 +183,23 @@ def test_damaged_file_of_the_user_is_named(tmp_path: Path, name: str) -> None:
         read_weights(path)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 156023890\n",
+        b"<!DOCTYPE html>\n<html><body>Not found</body></html>\n",
+        b'{"message": "Not Found"}',
+        b"hello world",
+        b"",
+    ],
+)
+def test_what_a_failed_download_leaves_is_called_damaged(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.pth"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.pth' is damaged or no weights file"):
+        read_weights(path)
+
+
 def test_weights_of_another_model_are_refused(official: Path) -> None:
     settings = FoundationSettings(name="sam_vit_tiny_random", weights=str(official))
     with pytest.raises(InputError, match="does not hold the weights of 'sam_vit_tiny_random'"):
