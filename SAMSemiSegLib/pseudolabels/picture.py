@@ -14,6 +14,9 @@ from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
 Array = np.ndarray[Any, Any]
 Color = tuple[int, int, int]
 
+WIDEST = 3.0
+"""Of a panel, by its height."""
+
 _VIEWS = (("axial", 2), ("coronal", 1), ("sagittal", 0))
 
 
@@ -44,8 +47,9 @@ def draw_pseudo_label(
     extents = np.array(image.shape) * spacing
     widths = [extents[0], extents[0], extents[1]]
     heights = [extents[1], extents[2], extents[2]]
-    # The axial and coronal panels share x; all are scaled to one height.
-    ratios = [w / h for w, h in zip(widths, heights, strict=True)]
+    # The axial and coronal panels share x; all are scaled to one height, but for what would be
+    # wider than a screen: a few thick slices, seen from the side.
+    ratios = [min(w / h, WIDEST) for w, h in zip(widths, heights, strict=True)]
     height = 3.0
     figure = Figure(figsize=(height * sum(ratios) + 0.1, height), dpi=110, facecolor="black")
     FigureCanvasAgg(figure)

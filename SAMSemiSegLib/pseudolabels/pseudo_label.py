@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +14,6 @@ from SAMSemiSegLib.atomic import replacing
 from SAMSemiSegLib.errors import InputError
 
 Array = np.ndarray[Any, Any]
-
-DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
-"""What numpy raises for a file that is none of its own."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,9 @@ class PseudoLabel:
     def save(self, path: Path) -> None:
         """Write a compressed ``.npz``, whole or not at all, and beside it what crops are read from
         (:class:`MappedPseudoLabel`)."""
-        _save_parts(self, path)
+        for kind in ("hard", "confidence"):
+            _save_part(_PARTS[kind](self), _part(path, kind))
+        _part(path, "probabilities").unlink(missing_ok=True)  # of an earlier one
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
                 file,
@@ -86,7 +85,9 @@ class PseudoLabel:
             with np.load(path, allow_pickle=False) as file:
                 probabilities, confidence = file["probabilities"], file["confidence"]
                 score = float(file["score"])
-        except DAMAGED as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # zlib's, the zip file's, the header's: numpy passes all on
             raise InputError(_not_a_pseudo_label(path)) from error
         if (
             probabilities.dtype != np.uint8
@@ -103,7 +104,7 @@ class PseudoLabel:
         try:
             with np.load(path, allow_pickle=False) as file:
                 return float(file["score"])
-        except DAMAGED as error:
+        except Exception as error:
             raise InputError(_not_a_pseudo_label(path)) from error
 
 
@@ -112,7 +113,7 @@ class MappedPseudoLabel:
     take longer than a training step.
 
     Channels and confidence lie unpacked beside the file (``ID.hard.npy``, ``ID.confidence.npy``),
-    memory-mapped.
+    memory-mapped; probabilities, which are large, from the first time they are asked for.
 
     Args:
         path: of a pseudo-label that was saved.
@@ -133,26 +134,33 @@ class MappedPseudoLabel:
 
     @property
     def probabilities(self) -> Array:
-        """(K, X, Y, Z) float32, summing to 1 over K; the whole file is unpacked."""
-        return PseudoLabel.load(self._path).probabilities
+        """(K, X, Y, Z) uint8, in steps of 1/255; a voxel's sum over K is off by its rounding."""
+        return self._mapped("probabilities")
 
     def _mapped(self, kind: str) -> Array:
         part = _part(self._path, kind)
-        if not part.exists():  # of a run that an older version has begun
-            _save_parts(PseudoLabel.load(self._path), self._path)
-        mapped: Array = np.load(part, mmap_mode="r")
+        try:
+            mapped: Array = np.load(part, mmap_mode="r")
+        except (OSError, ValueError, SyntaxError):  # not there yet, or damaged
+            _save_part(_PARTS[kind](PseudoLabel.load(self._path)), part)
+            mapped = np.load(part, mmap_mode="r")
         return mapped
+
+
+_PARTS: dict[str, Callable[[PseudoLabel], Array]] = {
+    "hard": lambda pseudo_label: pseudo_label.hard,
+    "confidence": lambda pseudo_label: pseudo_label.quantized_confidence,
+    "probabilities": lambda pseudo_label: pseudo_label.quantized,
+}
 
 
 def _part(path: Path, kind: str) -> Path:
     return path.with_name(f"{path.stem}.{kind}.npy")
 
 
-def _save_parts(pseudo_label: PseudoLabel, path: Path) -> None:
-    parts = {"hard": pseudo_label.hard, "confidence": pseudo_label.quantized_confidence}
-    for kind, array in parts.items():
-        with replacing(_part(path, kind)) as temporary, temporary.open("wb") as file:
-            np.save(file, array)
+def _save_part(array: Array, part: Path) -> None:
+    with replacing(part) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
 
 
 def _not_a_pseudo_label(path: Path) -> str:

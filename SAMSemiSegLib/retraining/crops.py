@@ -38,7 +38,7 @@ class PseudoLabelArrays(Protocol):
 
     @property
     def probabilities(self) -> Array:
-        """(K, X, Y, Z)."""
+        """(K, X, Y, Z) in 0..1, or uint8 in steps of 1/255."""
 
     @property
     def confidence(self) -> Array:

@@ -139,6 +139,21 @@ def test_a_damaged_file_is_named(tmp_path):
         PseudoLabel.load(tmp_path / "b.npz")
 
 
+def test_a_file_with_a_hole_is_damaged_wherever_the_hole_is(tmp_path):
+    path = tmp_path / "a.npz"
+    p = np.random.default_rng(0).dirichlet(np.ones(3), size=(20, 20, 10)).transpose(3, 0, 1, 2)
+    PseudoLabel.of(p, voxel_confidence(p), 1).save(path)
+    whole, refused = path.read_bytes(), 0
+    for start in range(0, len(whole), 64):
+        path.write_bytes(whole[:start] + bytes(64) + whole[start + 64 :])
+        for read in (PseudoLabel.load, PseudoLabel.score_of):
+            try:
+                read(path)
+            except InputError:
+                refused += 1
+    assert refused > len(whole) // 64
+
+
 def test_made_and_drawn(tmp_path):
     hard = _scene()
     p = torch.from_numpy(_one_hot(hard, 3)).float()
@@ -155,6 +170,8 @@ def test_made_and_drawn(tmp_path):
     picture = imread(path)[..., :3]
     red = (picture[..., 0] > 0.8) & (picture[..., 1:] < 0.2).all(-1)
     assert picture.shape[0] > 200 and red.sum() > 100, "label 1 is outlined in its color"
+    draw_pseudo_label(image, pseudo, path, [(255, 0, 0), (0, 255, 0)], (40.0, 40.0, 1.0))
+    assert imread(path).shape[1] < 9 * imread(path).shape[0] + 20, "flat volumes fit on a screen"
 
 
 def test_the_same_cases_are_drawn_in_their_order_at_each_call():
@@ -188,16 +205,20 @@ def test_parts_are_read_without_unpacking_the_whole_each_time(tmp_path, monkeypa
     whole.save(path)
     assert PseudoLabel.score_of(path) == 0.5
     mapped = MappedPseudoLabel(path)
-    np.testing.assert_array_equal(mapped.probabilities, whole.probabilities)
+    np.testing.assert_array_equal(mapped.probabilities, whole.quantized)
     assert mapped.hard.shape == mapped.confidence.shape == (6, 5, 4)
-    with monkeypatch.context() as patched:  # both lie there now
+    with monkeypatch.context() as patched:  # all lie there now
         patched.setattr(PseudoLabel, "load", None)
         np.testing.assert_array_equal(mapped.hard, whole.hard)
         np.testing.assert_array_equal(mapped.confidence, whole.quantized_confidence)
+        assert isinstance(mapped.probabilities, np.memmap)
     other = PseudoLabel.of(p[::-1], voxel_confidence(p), 0.5)
     other.save(path)
     np.testing.assert_array_equal(MappedPseudoLabel(path).hard, other.hard)
+    np.testing.assert_array_equal(MappedPseudoLabel(path).probabilities, other.quantized)
     (tmp_path / "a.hard.npy").unlink()  # as a run of an older version has left it
+    np.testing.assert_array_equal(MappedPseudoLabel(path).hard, other.hard)
+    (tmp_path / "a.hard.npy").write_bytes(bytes(512))  # as a power cut may leave it
     np.testing.assert_array_equal(MappedPseudoLabel(path).hard, other.hard)
     path.write_bytes(b"")
     with pytest.raises(InputError, match=r"a\.npz"):
