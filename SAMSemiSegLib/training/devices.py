@@ -19,7 +19,8 @@ def make_accelerator(device: str = "auto", mixed_precision: str = "auto") -> Acc
 
     Args:
         device: ``auto`` (CUDA, else Apple's MPS, else CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        mixed_precision: ``auto`` (bf16 where the hardware has it, else fp16 on CUDA, else none).
+        mixed_precision: ``auto`` (bf16 where the hardware has it, else fp16 on CUDA, else none);
+            fp16 is none on a processor, which does not train in it.
 
     Raises:
         InputError: the device is not there.
@@ -32,13 +33,16 @@ def make_accelerator(device: str = "auto", mixed_precision: str = "auto") -> Acc
     if chosen.index is not None:
         torch.cuda.set_device(chosen.index)
     kind = chosen.type
+    wanted = _number_format(kind) if mixed_precision == "auto" else mixed_precision
+    if kind == "cpu" and wanted == "fp16":
+        wanted = "no"
     # A second run in one process (a notebook, a test) may want another device or number format.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     # One process waits for another's evaluation or export; that may take long.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))
     return Accelerator(
         cpu=kind == "cpu",
-        mixed_precision=_number_format(kind) if mixed_precision == "auto" else mixed_precision,
+        mixed_precision=wanted,
         kwargs_handlers=[patience],
     )
 

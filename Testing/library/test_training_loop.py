@@ -279,6 +279,14 @@ def test_a_loss_that_is_no_number_ends_with_settings_that_can_be_set(
         load_settings("quick", [f"{key}={value.replace('...', '0.001')}"])
 
 
+def test_a_processor_that_is_asked_for_fp16_computes_all_in_float32(tmp_path: Path) -> None:
+    """As a run of a graphics card that is continued without one: it would train in one format and
+    predict in the other."""
+    accelerator = make_accelerator("cpu", "fp16")
+    context = Context(accelerator, Events(None), Cancellation(tmp_path / "cancel"))
+    assert accelerator.mixed_precision == "no" and context.autocast_dtype is None
+
+
 @pytest.mark.parametrize(
     "optimization, expected",
     [
