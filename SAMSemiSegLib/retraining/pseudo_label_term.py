@@ -37,8 +37,6 @@ def pseudo_label_weight(settings: RetrainingSettings, fraction: float) -> float:
 class PseudoLabelTerm(nn.Module):
     """A method with the pseudo-label term added to its losses.
 
-    ``forward`` is ``step``, so that the whole can be wrapped for several processes.
-
     Args:
         method: any semi-supervised method.
         settings: mode, weight, schedule, target and confidence weights of the term.
@@ -49,9 +47,10 @@ class PseudoLabelTerm(nn.Module):
         self.method = method
         self.settings = settings
 
-    def forward(
+    def step(
         self, labeled: LabeledBatch, unlabeled: UnlabeledBatch | None, progress: Progress
     ) -> StepResult:
+        """Loss terms of one training step."""
         result = self.method.step(labeled, unlabeled, progress)
         mu = pseudo_label_weight(self.settings, progress.fraction)
         if unlabeled is None or mu == 0:
@@ -67,8 +66,6 @@ class PseudoLabelTerm(nn.Module):
         result.values["pseudo_label_weight"] = mu
         result.values["pseudo_label_share"] = float((weight > 0).float().mean())
         return result
-
-    step = forward
 
     def _target(self, unlabeled: UnlabeledBatch) -> Tensor | None:
         if self.settings.pseudo_label_target == "soft" and unlabeled.pseudo_soft is not None:

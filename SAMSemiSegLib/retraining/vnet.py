@@ -157,7 +157,7 @@ class VNet(nn.Module):
     Args:
         channels: K, number of classes with the background.
         settings: width, normalization, dropout.
-        heads: extra outputs of ``forward_heads``; ``embedding`` costs nothing and is always there.
+        heads: extra outputs of ``forward_heads``.
     """
 
     def __init__(

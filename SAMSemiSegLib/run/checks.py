@@ -32,7 +32,12 @@ def check_before_start(project: Project, settings: RunSettings) -> None:
     if model.requires is not None:
         model.requires()
     finetuning.read_options(settings.finetuning)
-    retraining.read_options(settings.retraining)
+    needs = retraining.needs_of(settings.retraining)
+    if needs.pseudo_labels and settings.retraining.pseudo_label_mode == "off":
+        raise InputError(
+            "The setting retraining.options.target=pseudo_label needs pseudo-labels; set "
+            "retraining.pseudo_label_mode=on, or target back."
+        )
     if settings.retraining.patch is not None:
         retraining.check_patch(settings.retraining.patch, settings.retraining)
     names = project.label_set.names

@@ -75,6 +75,14 @@ def test_a_name_that_is_not_there_costs_no_run(
     assert not (project.folder / "runs").exists()
 
 
+def test_labels_that_no_stage_makes_cost_no_run(project: Project) -> None:
+    choices = ["retraining.method=bcp", "retraining.options.target=pseudo_label"]
+    check_before_start(project, load_settings("tiny", choices))
+    settings = load_settings("tiny", [*choices, "retraining.pseudo_label_mode=off"])
+    with pytest.raises(InputError, match="target=pseudo_label needs pseudo-labels"):
+        check_before_start(project, settings)
+
+
 @pytest.mark.parametrize("setting", ["pseudolabels.prototype_agreement", "pseudolabels.flips"])
 def test_what_boxes_do_not_have_costs_no_run(setting: str, project: Project) -> None:
     """Features of a canvas, and predictions of mirrored ones."""

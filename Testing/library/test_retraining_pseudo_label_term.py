@@ -29,7 +29,7 @@ def test_pseudo_label_term_hard_soft_weighted_selected() -> None:
 
     def term(**changes: object) -> torch.Tensor | None:
         wanted = settings.model_copy(update=changes)
-        result = PseudoLabelTerm(method, wanted)(labeled, unlabeled, Progress(60, 100))
+        result = PseudoLabelTerm(method, wanted).step(labeled, unlabeled, Progress(60, 100))
         return result.losses.get("pseudo_label")
 
     assert term() is None

@@ -36,7 +36,7 @@ def train(term: PseudoLabelTerm, size: Size3, kept: list, first: int, total: int
             kept = copy.deepcopy([term.state_dict(), optimizer.state_dict()])
         progress = Progress(step, total)
         torch.manual_seed(step)
-        result = term(*batches(step, size=size), progress)
+        result = term.step(*batches(step, size=size), progress)
         optimizer.zero_grad()
         torch.stack(list(result.losses.values())).sum().backward()
         optimizer.step()
@@ -199,7 +199,7 @@ def test_every_method_takes_pseudo_labels(name: str) -> None:
     for mode, chosen in (("on", [False, False]), ("selected", [True, False])):
         settings = RetrainingSettings(pseudo_label_mode=mode)
         batch = replace(unlabeled, selected=torch.tensor(chosen))
-        result = PseudoLabelTerm(method, settings)(labeled, batch, MIDDLE)
+        result = PseudoLabelTerm(method, settings).step(labeled, batch, MIDDLE)
         assert "supervised" in result.losses
         share = result.values["pseudo_label_share"]
         assert share == (1.0 if mode == "on" else 0.5)

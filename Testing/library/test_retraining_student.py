@@ -21,7 +21,12 @@ def test_settings_are_adapted_or_refused_with_a_sentence() -> None:
     assert adapted.net.dropout == 0.1 and any("dropout" in note for note in notes)
     odd = RetrainingSettings(method="bcp", labeled_batch=3, unlabeled_batch=5)
     adapted, notes = adapt_settings(odd, 9, 9)
-    assert (adapted.labeled_batch, adapted.unlabeled_batch) == (4, 6) and len(notes) == 2
+    assert (adapted.labeled_batch, adapted.unlabeled_batch) == (6, 6) and len(notes) == 2
+    many = RetrainingSettings(method="bcp", labeled_batch=8, unlabeled_batch=4)
+    adapted, notes = adapt_settings(many, 9, 9)
+    assert (adapted.labeled_batch, adapted.unlabeled_batch) == (8, 8)
+    assert notes == ["BCP wants 8 unlabeled crops in a batch; it gets them."]
+    assert adapt_settings(odd, 9, 0)[0].labeled_batch == 4
     for change, words in [
         ({"options": {"lambda": 1}}, "retraining.options.lambda"),
         ({"options": {"ema_decay": 2}}, "retraining.options.ema_decay"),

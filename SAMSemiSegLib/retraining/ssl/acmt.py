@@ -49,8 +49,6 @@ class AmbiguityConsensusMeanTeacher(NoisyTeacherMethod):
 
     title = "ACMT"
     source = "Xu et al., Medical Image Analysis 88:102880, 2023"
-    needs = Needs(heads=frozenset({"embedding"}))
-
     options: Options
     student: VNet
     teacher: VNet

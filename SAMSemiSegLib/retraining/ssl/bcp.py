@@ -10,6 +10,7 @@ of 17,000 steps; the teacher begins as a copy of it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -58,6 +59,10 @@ class BidirectionalCopyPaste(TeacherMethod):
 
     options: Options
 
+    @classmethod
+    def needs_of(cls, options: BidirectionalCopyPaste.Options) -> Needs:  # type: ignore[override]
+        return replace(cls.needs, pseudo_labels=options.target == "pseudo_label")
+
     def step(
         self, labeled: LabeledBatch, unlabeled: UnlabeledBatch | None, progress: Progress
     ) -> StepResult:
@@ -67,7 +72,7 @@ class BidirectionalCopyPaste(TeacherMethod):
         mask = box_mask(labeled.labels.shape[1:], self.options.box).to(labeled.image.device)
         if weight == 0:
             return self._paste_labeled(labeled, mask)
-        n = min(len(labeled.image), len(unlabeled.image)) // 2
+        n = len(labeled.image) // 2
         la, lb = labeled.image[:n], labeled.image[n : 2 * n]
         ua, ub = unlabeled.image[:n], unlabeled.image[n : 2 * n]
         y, z = labeled.labels, self._targets(unlabeled)

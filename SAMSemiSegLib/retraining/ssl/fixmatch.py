@@ -9,8 +9,11 @@ voxels of the volume, so that the term grows with confidence. Strong means gray 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from SAMSemiSegLib.retraining.batch_norm import evaluating_by_batch
@@ -39,7 +42,7 @@ class FixMatch(TeacherMethod):
         ramp: Fraction = 0.0
         threshold: Fraction = 0.95
         """Probability from which on a voxel has a label."""
-        boxes: NotNegative = 2
+        boxes: Annotated[int, Field(ge=0)] = 2
         """Boxes of a quarter of the crop's sides that are cut out."""
 
     title = "FixMatch"
@@ -56,7 +59,7 @@ class FixMatch(TeacherMethod):
         with torch.no_grad(), evaluating_by_batch(self.student):  # no dropout in the label
             weak = self.student(unlabeled.image).float().softmax(1)
         forget_frozen_casts()
-        strong = strongly_augmented(unlabeled.image, int(self.options.boxes))
+        strong = strongly_augmented(unlabeled.image, self.options.boxes)
         losses = supervised_step(self.student, labeled).losses
         loss, share = confident_cross_entropy(
             self.student(strong), weak, self.options.threshold, unlabeled.valid

@@ -61,7 +61,6 @@ class MagicNet(TeacherMethod):
     source = "Chen et al., CVPR 2023"
     # Batch norm would normalize lone cubes and whole crops by one set of statistics.
     needs = Needs(
-        heads=frozenset({"embedding"}),
         split_encoder=True,
         labeled_batch=1,
         divisor=32,

@@ -24,7 +24,7 @@ METHODS: Registry[type[SSLMethod]] = Registry(
     "semi-supervised method", "SAMSemiSegLib.retraining.ssl"
 )
 
-Head = Literal["deep", "distance", "embedding"]
+Head = Literal["deep", "distance"]
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,12 @@ class Needs:
     labeled_batch: int = 1
     unlabeled_batch: int = 1
     pairs: bool = False
-    """Crops are taken two by two: both batches are even."""
+    """Crops are taken two by two, labeled with unlabeled: both batches are even and of one size."""
     divisor: int = 16
     """Every side of the patch is a multiple of this."""
     norms: frozenset[str] = frozenset({"batch", "instance", "group"})
+    pseudo_labels: bool = False
+    """Stored pseudo-labels take part in the method's own terms."""
     dropout: bool = False
     """Several passes of one network must differ by more than the noise of their input."""
 
