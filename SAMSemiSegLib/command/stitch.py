@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MOST_LABELS = 64
 MULTIPLE = 32
-"""Canvas sides are multiples of this, as for all foundation models here."""
+"""Canvas sides are multiples of this, which suits every foundation model; SAM itself takes 16."""
 
 
 def stitch(

@@ -40,6 +40,7 @@ class FoundationModel(nn.Module, ABC):
         multiple: canvas sides must be multiples of this many pixels.
         heads_first: order of a fused qkv's rows: head by head, each with its q, k and v (True), or
             q, k and v, each head by head (False).
+        image_side: pixels of a side of the pretraining's images.
         downscale: canvas pixels per pixel of the decoder's masks, along one side.
         pads_boxes: whether a box among the prompts is followed by "not a point", as pretrained.
         checkpointing: whether the encoder's blocks are computed again in the backward pass.
@@ -50,6 +51,7 @@ class FoundationModel(nn.Module, ABC):
     mask_decoder: nn.Module
     multiple: int
     heads_first: bool = False
+    image_side: int = 1024
     downscale: int = 4
     pads_boxes: bool = False
     checkpointing: bool = False

@@ -135,6 +135,15 @@ def test_few_boxes_at_a_time_are_outlined_as_all_at_once(monkeypatch: pytest.Mon
     torch.testing.assert_close(found, whole)
 
 
+@pytest.mark.parametrize(
+    "foundation, side", [("lite_tiny_random", 160), ("sam_vit_tiny_random", 256)]
+)
+def test_slices_have_the_size_that_the_model_was_trained_on(foundation: str, side: int) -> None:
+    strategy = build(foundation=foundation)
+    strategy.options.side = "auto"
+    assert strategy._sizes(torch.zeros(1, 20, 10))[0] == (side, side // 2)
+
+
 def test_a_step_takes_some_of_many_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slice of a brain may show a hundred lesions."""
     monkeypatch.setattr("SAMSemiSegLib.finetuning.strategies.box.TOGETHER", 5)

@@ -49,8 +49,8 @@ class BoxStrategy(ReplayStrategy):
 
         side: Positive | Literal["auto"] = "auto"
         """Pixels of a slice's longer side as the model sees it; a step costs the square of it.
-        ``auto``: 160 for models whose masks have the canvas' resolution (LiteMedSAM), else the
-        1024 of SAM's pretraining."""
+        ``auto``: 160 for models whose masks have the canvas' resolution (LiteMedSAM), else that of
+        the pretraining (1024 for SAM and SAM 2, 512 for MedSAM-2)."""
         slices: Positive = 8
         """Slices that pass through the model at a time, and in a step."""
         margin: Fraction = 0.015
@@ -126,7 +126,7 @@ class BoxStrategy(ReplayStrategy):
         """Height and width of slices (S, H, W) as the model sees them, and of its canvas."""
         side = self.options.side
         if side == "auto":
-            side = 160 if self.foundation.downscale == 1 else 1024
+            side = 160 if self.foundation.downscale == 1 else self.foundation.image_side
         factor = side / max(images.shape[-2:])
         height, width = (max(1, round(n * factor)) for n in images.shape[-2:])
         multiple = self.foundation.multiple

@@ -27,6 +27,7 @@ class LiteMedSAM(FoundationModel):
     multiple = 32
     heads_first = True
     downscale = 1
+    image_side = 256
 
     def __init__(
         self,
@@ -41,7 +42,7 @@ class LiteMedSAM(FoundationModel):
         self.image_encoder = TinyViT(channels, depths, heads, windows)
         # Twice as fast on processors: pointwise and depthwise convolutions, channels-last MLPs.
         self.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.prompt_encoder = prompt_encoder(embedding_side=64, image_side=256)
+        self.prompt_encoder = prompt_encoder(embedding_side=64, image_side=self.image_side)
         self.mask_decoder = mask_decoder(decoder_depth, decoder_mlp)
 
     def encode(self, canvas: Tensor) -> Tensor:

@@ -129,6 +129,7 @@ class SAM2(FoundationModel):
             fpn_interp_model="nearest",
         )
         self.unit_range = unit_range
+        self.image_side = image_side
         self.image_encoder = HieraEncoder(trunk, neck)
         self.no_mem_embed = nn.Parameter(torch.zeros(1, 1, PROMPT_CHANNELS))
         nn.init.trunc_normal_(self.no_mem_embed, std=0.02)

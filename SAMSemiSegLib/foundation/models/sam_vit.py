@@ -94,6 +94,7 @@ class SamViT(FoundationModel):
         super().__init__()
         modeling = import_segment_anything()
         self.unit_range = unit_range
+        self.image_side = image_side
         self.image_encoder = AnySizeViT(
             modeling.ImageEncoderViT(
                 img_size=image_side,
