@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,3 +111,35 @@ def test_what_is_missing_is_said(published: ModuleType, tmp_path: Path) -> None:
         configuration.cases(tmp_path)
     with pytest.raises(InputError, match="choose one of abdomenct1k"):
         published.load_configuration("no such")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sfr_plus_selects_as_published(published: ModuleType, name: str, tmp_path: Path) -> None:
+    """Without the guards, which the paper does not have."""
+    preset = published.load_configuration(name).write_preset(tmp_path)
+    assert not load_settings(str(preset)).retraining.selection.guards
+
+
+def test_the_preset_paper_is_the_left_atriums_row_but_for_what_belongs_to_the_set(
+    published: ModuleType, tmp_path: Path
+) -> None:
+    def flat(settings: dict[str, Any], place: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in settings.items():
+            inner = isinstance(value, dict)
+            found |= flat(value, f"{place}{key}.") if inner else {place + key: value}
+        return found
+
+    preset = published.load_configuration("la2018").write_preset(tmp_path)
+    theirs = flat(load_settings(str(preset)).model_dump())
+    ours = flat(load_settings("paper").model_dump())
+    different = {key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
+    assert different == {
+        "export",
+        "preset",
+        "preprocessing.intensity",
+        "preprocessing.spacing",
+        # Which axes a heart may be mirrored along is not so of every organ.
+        "finetuning.augmentation.flip_axes",
+        "retraining.augmentation.flip_axes",
+    }
