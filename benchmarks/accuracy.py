@@ -28,6 +28,7 @@ from typing import Any
 
 import typer
 from curves import draw, series
+from projects import is_whole
 from pseudo_labels import score_pseudo_labels
 from published import Configuration, configuration_names, load_configuration
 from rich.console import Console
@@ -111,15 +112,17 @@ def run(
         raise InputError(f"The scans of '{dataset}' are not here; set SAMSEMISEG_DATA or --data.")
     preset = preset or ("balanced" if isinstance(source, Dataset) else "published")
     preset_file = preset
+    methods_own: dict[str, list[str]] = {}
     if preset == "published" and isinstance(source, Configuration):
         preset_file = str(source.write_preset(workspace))
+        methods_own = source.method_settings
     settings = list(assignments)
     if minutes:
         settings += budgets(load_settings(preset_file, settings), minutes, writing)
     settings.append(f"supervised_baseline={json.dumps(baseline and not methods)}")
     for start, seed, row in itertools.product(first, seeds, rows(methods, variants)):
         method = row.method or load_settings(preset_file, settings).retraining.method
-        own = source.method_settings.get(method, ()) if preset == "published" else ()
+        own = methods_own.get(method, ())
         key = {
             "dataset": dataset,
             "labels": labels,
@@ -282,7 +285,7 @@ def _run(
     if key["unlabeled"]:
         label += f"-u{key['unlabeled']}"
     project = workspace / label
-    if not (project / "project.json").exists():
+    if not is_whole(project):
         if isinstance(source, Dataset):
             _make_project(source, data, key["labels"], key["first"], key["unlabeled"], project)
         else:

@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 import torch
 import typer
-from accuracy import DATASETS, Dataset, read, show
+from accuracy import DATASETS, read, show
+from projects import is_whole
 from scipy.stats import spearmanr
 
 from SAMSemiSegLib.atomic import write_text
@@ -102,7 +103,12 @@ def run(
     workspace: Path = typer.Option(Path("benchmarks/runs"), help="Project with the descriptors."),
 ) -> None:
     """Train after each number of labels, for each order and seed; lines that are there stay."""
-    project = _project(DATASETS[dataset], pool, workspace)
+    unknown = [order for order in orders if order not in ORDERS]
+    if unknown:
+        raise InputError(f"There is no order '{unknown[0]}'; choose of {', '.join(ORDERS)}.")
+    if labels != sorted(set(labels)):
+        raise InputError("The numbers of labels (--labels) must rise.")
+    project = _project(dataset, pool, workspace)
     preprocessor, scans, evaluation = _read(project, SCALE[dataset])
     points = _points(project, project.unlabeled)
     results.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +175,7 @@ def agreement(
 ) -> None:
     """Spearman's correlation of two volumes' distance with the Dice of their labels, each volume
     brought to the same box, over all pairs of evaluation cases: the descriptors' only test."""
-    project = _project(DATASETS[dataset], pool, workspace)
+    project = _project(dataset, pool, workspace)
     masks = []
     for case in project.evaluation:
         assert case.reference is not None
@@ -188,10 +194,13 @@ def agreement(
     print(f"{dataset}: {spearmanr(distance[pairs], dice[pairs]).statistic:.2f}")
 
 
-def _project(dataset: Dataset, pool: int, workspace: Path) -> Project:
+def _project(name: str, pool: int, workspace: Path) -> Project:
     """The pool unlabeled, with references; the evaluation cases."""
+    if name not in DATASETS:
+        raise InputError(f"There is no set '{name}'; choose of {', '.join(DATASETS)}.")
+    dataset = DATASETS[name]
     folder = workspace / f"suggestion-{dataset.name}-{pool}"
-    if (folder / "project.json").exists():
+    if is_whole(folder):
         return Project.load(folder)
     data = find_data(dataset.name)
     if data is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from SAMSemiSegLib.atomic import write_json
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.preprocessing.stage import prepare
+from SAMSemiSegLib.project.case import Case
+from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
 from SAMSemiSegLib.retraining.selection import Decision
@@ -31,12 +34,43 @@ from SAMSemiSegLib.training.devices import make_accelerator
 from SAMSemiSegLib.volumes.reading import read_labels
 
 
-def test_a_mistake_ends_in_one_sentence(benchmarks: Path, tmp_path: Path) -> None:
-    accuracy = [sys.executable, str(benchmarks / "accuracy.py")]
-    command = [*accuracy, "run", "--dataset", "nowhere", "--workspace", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == InputError.exit_code
-    assert done.stderr.startswith("There is no") and done.stderr.count("\n") == 1
+@pytest.mark.parametrize(
+    "script, arguments, said",
+    [
+        ("accuracy.py", "--dataset nowhere", "There is no"),
+        ("accuracy.py", "--dataset la --preset published --methods acmt", "There is no preset"),
+        ("suggestion.py", "--dataset nowhere", "There is no set 'nowhere'"),
+        ("suggestion.py", "--dataset la --orders best", "There is no order 'best'"),
+        ("suggestion.py", "--dataset la --labels 4 --labels 1", "The numbers of labels"),
+    ],
+)
+def test_a_mistake_ends_in_one_sentence(
+    script: str, arguments: str, said: str, benchmarks: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "la").mkdir()
+    (tmp_path / "la" / "train.list").write_text("")
+    command = [sys.executable, str(benchmarks / script), "run", *arguments.split()]
+    done = subprocess.run(
+        [*command, "--workspace", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"SAMSEMISEG_DATA": str(tmp_path)},
+    )
+    assert done.returncode == InputError.exit_code, done.stderr
+    assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
+
+
+def test_a_project_whose_import_was_interrupted_is_made_anew(
+    accuracy: ModuleType, tmp_path: Path
+) -> None:
+    folder = tmp_path / "project"
+    Project.create(folder, LabelSet.of({"a": 1}), "project")
+    assert not accuracy.is_whole(folder) and not folder.exists()
+    project = Project.create(folder, LabelSet.of({"a": 1}), "project")
+    with project.saved():
+        project.cases.append(Case(id="one", image="one.nrrd"))
+    assert accuracy.is_whole(folder)
 
 
 def test_all_rows_of_a_method_once_each(
