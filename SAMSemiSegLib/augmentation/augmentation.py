@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from SAMSemiSegLib.augmentation import intensity, spatial
+from SAMSemiSegLib.augmentation import intensity
+from SAMSemiSegLib.augmentation.spatial import View, draw_view
 from SAMSemiSegLib.run.settings import AugmentationSettings
 
 Augmented = tuple[Tensor, Tensor | None, Tensor | None]
@@ -16,8 +17,9 @@ Augmented = tuple[Tensor, Tensor | None, Tensor | None]
 class Augmentation:
     """Random, but the same for the same generator state: geometry first, then gray values.
 
-    ``spatial`` and ``intensity`` are apart for methods that show one network a weakly and another a
-    strongly augmented view of the same voxels.
+    ``draw_view`` and ``intensity`` are apart for crops, of which only what the view looks at is
+    read, and for methods that show one network a weakly and another a strongly augmented view of
+    the same voxels.
 
     Args:
         settings: probabilities, strength (0 leaves the volume untouched but for the flips) and the
@@ -50,29 +52,13 @@ class Augmentation:
             The three in the same shapes. Outside the source volume the image has its minimum,
             labels are 255 and maps 0.
         """
-        image, labels, extra = self.spatial(image, labels, extra, generator)
+        view = self.draw_view(image.shape[-3:], generator)
+        image, labels, extra = view.of(image, labels, extra)
         return self.intensity(image, generator), labels, extra
 
-    def spatial(
-        self,
-        image: Tensor,
-        labels: Tensor | None,
-        extra: Tensor | None,
-        generator: np.random.Generator,
-    ) -> Augmented:
-        """Flips, affine and elastic deformation; arguments and result as of a call."""
-        size = image.shape[-3:]
-        flips = [axis - 3 for axis in spatial.draw_flips(self.settings, generator)]
-        grid = spatial.draw_grid(size, self.spacing, self.settings, generator)
-        if grid is not None:
-            stack = image.reshape(-1, *size).float()
-            moved, labels, extra = spatial.resample(stack, labels, extra, grid)
-            image = moved.reshape(image.shape).to(image.dtype)
-        if flips:
-            image = image.flip(flips)
-            labels = None if labels is None else labels.flip(flips)
-            extra = None if extra is None else extra.flip(flips)
-        return image, labels, extra
+    def draw_view(self, size: Sequence[int], generator: np.random.Generator) -> View:
+        """Flips, affine and elastic deformation of so many voxels along x, y, z."""
+        return draw_view(size, self.spacing, self.settings, generator)
 
     def intensity(self, image: Tensor, generator: np.random.Generator) -> Tensor:
         """Changes of gray values alone, of (X, Y, Z) or (C, X, Y, Z)."""

@@ -94,7 +94,7 @@ def curve(image: Tensor, strength: float, generator: np.random.Generator) -> Ten
     """
     values = image.flatten()
     values = values[:: max(1, len(values) // SAMPLED)]
-    lowest, highest = values.quantile(0.005), values.quantile(0.995)
+    lowest, highest = values.quantile(torch.tensor([0.005, 0.995]).to(values))
     slopes = np.exp(generator.standard_normal(CURVE_PIECES) * 0.8 * strength)
     heights = np.concatenate([[0.0], np.cumsum(slopes) / slopes.sum()])
     knots = torch.from_numpy(heights).to(image)

@@ -1,12 +1,14 @@
 """Geometric augmentation: one grid, one resampling.
 
 Rotation, scaling, shear, shift and elastic deformation are composed into one sampling grid, so that
-the image is interpolated once, whatever was drawn.
+the image is interpolated once, whatever was drawn. The grid is drawn before anything is read: it
+says which part of a volume a crop of it looks at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -33,25 +35,96 @@ CONTROL_INTERVALS = (3, 5)
 """Smallest and largest number of control point spacings along the longest axis."""
 
 
-def draw_flips(settings: AugmentationSettings, generator: np.random.Generator) -> list[int]:
-    """The axes to mirror, each of ``settings.flip_axes`` with probability one half."""
-    return [axis for axis in settings.flip_axes if generator.random() < 0.5]
+@dataclass(frozen=True)
+class View:
+    """A look at a volume, or at a crop of it, that is as large as the result.
+
+    Attributes:
+        size: voxels of the result along x, y, z.
+        grid: (X, Y, Z, 3) for ``grid_sample``, where -1..1 is the crop as it lies; None for no
+            change.
+        flips: axes that are mirrored.
+    """
+
+    size: tuple[int, int, int]
+    grid: Tensor | None
+    flips: Sequence[int] = ()
+
+    @property
+    def box(self) -> tuple[list[int], list[int]]:
+        """What it looks at: first voxel from the crop's own first one (below 0: before it), and
+        number of voxels, along x, y, z."""
+        if self.grid is None:
+            return [0, 0, 0], list(self.size)
+        sides = torch.tensor(self.size).flip(0)
+        lowest, highest = (
+            ((end(self.grid.view(-1, 3), 0) + 1) / 2 * sides - 0.5).flip(0)
+            for end in (torch.amin, torch.amax)
+        )
+        first = lowest.floor().int().tolist()
+        last = highest.ceil().int().tolist()
+        return first, [b - a + 1 for a, b in zip(first, last, strict=True)]
+
+    def of(
+        self,
+        image: Tensor,
+        labels: Tensor | None,
+        extra: Tensor | None,
+        first: Sequence[int] = (0, 0, 0),
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The result, from a volume of its size, or from the part that :attr:`box` names.
+
+        Args:
+            image: (X, Y, Z) or (C, X, Y, Z) float.
+            labels: (X, Y, Z) uint8 or None.
+            extra: (E, X, Y, Z) float or None.
+            first: of :attr:`box`, where only that part is given.
+        """
+        if self.grid is not None:
+            sides, given, start = (
+                torch.tensor(list(values)).flip(0).float()
+                for values in (self.size, image.shape[-3:], first)
+            )
+            grid = self.grid
+            if not (start == 0).all() or not (given == sides).all():
+                grid = ((grid + 1) * sides - 2 * start) / given - 1
+            stack = image.reshape(-1, *image.shape[-3:]).float()
+            moved, labels, extra = resample(stack, labels, extra, grid)
+            image = moved.reshape(*image.shape[:-3], *self.size).to(image.dtype)
+        if self.flips:
+            axes = [axis - 3 for axis in self.flips]
+            image = image.flip(axes)
+            labels = None if labels is None else labels.flip(axes)
+            extra = None if extra is None else extra.flip(axes)
+        return image, labels, extra
 
 
-def draw_grid(
+def draw_view(
+    size: Sequence[int],
+    spacing: Sequence[float],
+    settings: AugmentationSettings,
+    generator: np.random.Generator,
+) -> View:
+    """Flips, affine and elastic deformation.
+
+    Args:
+        size: voxels of the result along x, y, z.
+        spacing: of the volume, in any unit: rotations turn the anatomy, not the voxel grid.
+        settings: probabilities, strength and the axes that may be mirrored.
+        generator: the source of all randomness.
+    """
+    flips = [axis for axis in settings.flip_axes if generator.random() < 0.5]
+    x, y, z = size
+    return View((x, y, z), _draw_grid(size, spacing, settings, generator), flips)
+
+
+def _draw_grid(
     size: Sequence[int],
     spacing: Sequence[float],
     settings: AugmentationSettings,
     generator: np.random.Generator,
 ) -> Tensor | None:
-    """A random sampling grid (X, Y, Z, 3) for ``grid_sample``, or None for no change.
-
-    Args:
-        size: of the volume.
-        spacing: of the volume, in any unit: rotations turn the anatomy, not the voxel grid.
-        settings: probabilities and strength.
-        generator: the source of all randomness.
-    """
+    """A random sampling grid (X, Y, Z, 3) for ``grid_sample``, or None for no change."""
     strength = settings.strength
     use_affine = generator.random() < settings.affine and strength > 0
     use_elastic = generator.random() < settings.elastic and strength > 0

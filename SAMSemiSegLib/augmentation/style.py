@@ -80,13 +80,13 @@ class StyleExchange:
         change = np.zeros((GRID, GRID, GRID), complex)
         change[LOW] = np.abs(other) * np.exp(1j * np.angle(own)) - own
         limits = [min(HIGHEST, max(1, side // SHORTEST)) for side in scan.image.shape]
-        x, y, z = (generator.integers(1, limit + 1) >= CYCLES for limit in limits)
-        exchanged = x[:, None, None] & y[:, None] & z
+        low = [generator.integers(1, limit + 1) >= CYCLES for limit in limits]
+        exchanged = low[0][:, None, None] & low[1][:, None] & low[2]
         field = self._share * np.fft.ifftn(exchanged * change).real.astype(np.float32)
-        for axis, (first, voxels) in enumerate(zip(start, scan.image.shape, strict=True)):
-            weights = _enlarging(first, box.shape[axis], voxels)
-            field = np.moveaxis(np.tensordot(weights, field, ([1], [axis])), 0, axis)
-        result: Array = box + field
+        sides = zip(start, box.shape, scan.image.shape, strict=True)
+        x, y, z = (_enlarging(first, count, voxels) for first, count, voxels in sides)
+        planes = np.matmul(y, field @ z.T).reshape(GRID, -1)
+        result: Array = box + (x @ planes).reshape(box.shape)
         return result
 
     def _spectrum(self, scan: Scan) -> Array:

@@ -1,18 +1,20 @@
 """Random crops of the preprocessed volumes: what a training step sees.
 
-Volumes stay on disk (memory-mapped); of each only the crop, with a margin for the augmentation, is
-read. A step's crops depend on the generator given and on nothing else.
+Volumes stay on disk (memory-mapped); of each only what the augmented crop looks at is read. A
+step's crops depend on the generator given and on nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from SAMSemiSegLib.augmentation.augmentation import Augmentation
+from SAMSemiSegLib.augmentation.spatial import View
 from SAMSemiSegLib.augmentation.style import StyleExchange
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.retraining.ssl.method import LabeledBatch, UnlabeledBatch
@@ -21,9 +23,6 @@ from SAMSemiSegLib.training.losses import IGNORE
 
 Array = np.ndarray[Any, Any]
 Size = tuple[int, int, int]
-
-MARGIN = 0.15
-"""Of the patch's side, on both sides: what a rotation or a smaller scale brings into view."""
 
 REMEMBERED = 20000
 """Foreground voxels kept for each class and volume to center crops on."""
@@ -65,13 +64,6 @@ class TrainingCase(Protocol):
         """Whether the pseudo-label takes part (SFR+)."""
 
 
-Augment = Callable[
-    [Tensor, Tensor | None, Tensor | None, np.random.Generator],
-    tuple[Tensor, Tensor | None, Tensor | None],
-]
-"""Image (X, Y, Z), labels (X, Y, Z) or None, soft maps (E, X, Y, Z) or None; the same back."""
-
-
 class CropSampler:
     """Draws the batches of a step.
 
@@ -79,7 +71,7 @@ class CropSampler:
         cases: labeled and unlabeled volumes.
         patch: voxels of a crop along x, y, z.
         settings: batch sizes, share of foreground crops, what the pseudo-label term needs.
-        augment: applied to each crop before its margin is cut off; None: none.
+        augment: applied to each crop; None: none.
         style: applied to labeled crops before that; None: none.
 
     Raises:
@@ -91,7 +83,7 @@ class CropSampler:
         cases: Sequence[TrainingCase],
         patch: Size,
         settings: RetrainingSettings,
-        augment: Augment | None = None,
+        augment: Augmentation | None = None,
         style: StyleExchange | None = None,
     ) -> None:
         self.labeled = [case for case in cases if case.labels is not None]
@@ -202,10 +194,11 @@ class CropSampler:
         generator: np.random.Generator,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """One augmented crop: image, labels, soft maps."""
-        wide = MARGIN if self.augment is not None else 0.0
-        margin = [round(p * wide) for p in self.patch]
-        start = [c - m for c, m in zip(corner, margin, strict=True)]
-        size = [p + 2 * m for p, m in zip(self.patch, margin, strict=True)]
+        view = View(self.patch, None)
+        if self.augment is not None:
+            view = self.augment.draw_view(self.patch, generator)
+        first, size = view.box
+        start = [c + f for c, f in zip(corner, first, strict=True)]
         box = read_padded(case.image, start, size, self._minimum(case)).astype(np.float32)
         if self.style is not None and case.labels is not None:
             box = self.style(box, case, start, generator)
@@ -215,14 +208,10 @@ class CropSampler:
             label = torch.from_numpy(read_padded(labels, start, size, IGNORE).astype(np.uint8))
         if maps:
             extra = torch.from_numpy(np.concatenate([_soft_crop(m, start, size) for m in maps]))
+        image, label, extra = view.of(image, label, extra, first)
         if self.augment is not None:
-            image, label, extra = self.augment(image, label, extra, generator)
-        x, y, z = (slice(m, m + p) for m, p in zip(margin, self.patch, strict=True))
-        return (
-            image[..., x, y, z].contiguous(),
-            None if label is None else label[..., x, y, z].to(torch.uint8).contiguous(),
-            None if extra is None else extra[..., x, y, z].contiguous(),
-        )
+            image = self.augment.intensity(image, generator)
+        return image, label, extra
 
     def _minimum(self, case: TrainingCase) -> float:
         if id(case) not in self._minima:

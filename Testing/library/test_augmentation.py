@@ -49,6 +49,32 @@ def test_labels_and_maps_follow_the_image(seed):
 
 @settings(max_examples=25, deadline=None)
 @given(
+    size=st.tuples(*[st.integers(2, 12)] * 3),
+    spacing=st.tuples(*[st.sampled_from((0.5, 1.0, 3.0))] * 3),
+    seed=st.integers(0, 10**6),
+)
+def test_a_view_looks_at_nothing_but_its_box(size, spacing, seed):
+    """So that nothing else of a volume has to be read for a crop."""
+    generator = np.random.default_rng(seed)
+    volume = torch.from_numpy(generator.normal(size=(60, 60, 60)).astype(np.float32))
+    labels = (volume > 0).to(torch.uint8)
+    how = AugmentationSettings(**NONE | {"affine": 0.8, "elastic": 0.5}, flip_axes=(0,))
+    view = Augmentation(how, spacing).draw_view(size, generator)
+    first, count = view.box
+    at = [24 + f for f in first]
+    box = tuple(slice(a, a + n) for a, n in zip(at, count, strict=True))
+    found = view.of(volume[box], labels[box], None, first)
+    if view.grid is None:
+        assert first == [0, 0, 0] and tuple(count) == size
+        expected = volume[box].flip(view.flips)
+    else:  # the whole volume, in which the crop begins at 24
+        expected = view.of(volume, labels, None, (-24, -24, -24))[0]
+    assert torch.allclose(found[0], expected, atol=1e-3) and found[0].shape == size
+    assert (found[1] != 255).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
     size=st.tuples(*[st.integers(1, 20)] * 3),
     seed=st.integers(0, 10**6),
     strength=st.sampled_from((0.2, 1.0, 2.0)),

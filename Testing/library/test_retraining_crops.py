@@ -8,10 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from SAMSemiSegLib.augmentation.augmentation import Augmentation
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.retraining.crops import CropSampler, read_padded
 from SAMSemiSegLib.retraining.patch import choose_patch
-from SAMSemiSegLib.run.settings import RetrainingSettings
+from SAMSemiSegLib.run.settings import AugmentationSettings, RetrainingSettings
 
 
 @dataclass
@@ -116,21 +117,20 @@ def test_online_a_crop_without_pseudo_label_still_says_what_is_outside() -> None
     assert sampler.draw_unlabeled(np.random.default_rng(0)).pseudo_hard is None
 
 
-def test_augmentation_sees_a_margin_and_the_crop_keeps_its_size() -> None:
-    sizes = []
-
-    def augment(image, labels, extra, generator):
-        sizes.append(tuple(image.shape))
-        return image + 1, labels, extra
-
-    cases = make_cases((40, 40, 40))
-    sampler = CropSampler(cases, (16, 16, 32), RetrainingSettings(), augment)
-    labeled, _ = sampler.draw(np.random.default_rng(0))
-    assert labeled.image.shape[2:] == (16, 16, 32)
-    assert set(sizes) == {(20, 20, 42)}
-    inside = labeled.labels != 255
-    index = labeled.image[:, 0][inside].long() - 1
-    assert torch.equal(torch.from_numpy(cases[0].labels).flatten()[index], labeled.labels[inside])
+def test_an_augmented_crop_shows_nothing_but_its_volume_where_there_is_some() -> None:
+    """However it is turned or made smaller; only beyond the volume there is no label."""
+    shape = (120, 120, 90)
+    image, labels = np.zeros(shape, np.float32), np.zeros(shape, np.uint8)
+    labels[56:64, 56:64, 41:49] = 1  # where all crops are
+    settings = RetrainingSettings(foreground_crops=1, augmentation=AugmentationSettings(style=0))
+    case = make_cases(shape)[0]
+    middle = replace(case, image=image + labels, labels=labels)
+    augment = Augmentation(settings.augmentation)
+    sampler = CropSampler([middle], (32, 32, 16), settings, augment)
+    for seed in range(60):
+        drawn = sampler.draw_labeled(np.random.default_rng(seed))
+        assert drawn.image.shape[2:] == drawn.labels.shape[1:] == (32, 32, 16)
+        assert drawn.valid.all()
 
 
 def test_without_labels_there_is_nothing_to_train_on() -> None:
