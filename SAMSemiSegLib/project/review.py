@@ -58,15 +58,22 @@ def forget(project: Project, case_ids: Collection[str]) -> None:
 
 
 def accept(project: Project, case_id: str) -> Case:
-    """Take the pseudo-label as it is: it trains like an expert's from now on.
+    """Take the pseudo-label as it is: it trains like an expert's from now on, and is copied into
+    the project's labels, for its run may be deleted.
 
     Raises:
-        InputError: the case has no pseudo-label.
+        InputError: the case has no pseudo-label, or it is gone with its run.
     """
     case = project.case(case_id)
     if case.label is None or case.origin != "pseudo":
         raise InputError(f"The case '{case_id}' has no pseudo-label to accept; train first.")
-    return _decide(project, "accept", case, {"status": "accepted"})
+    label = project.path(case.label)
+    if not label.is_file():
+        raise InputError(
+            f"The pseudo-label of the case '{case_id}' is gone with its run; train again for a new "
+            "one."
+        )
+    return _decide_with_copy(project, "accept", case, {"status": "accepted"}, label)
 
 
 def correct(project: Project, case_id: str, label: Path) -> Case:
@@ -76,37 +83,16 @@ def correct(project: Project, case_id: str, label: Path) -> Case:
     Raises:
         InputError: the label does not fit the image or the label set.
     """
-    from SAMSemiSegLib.volumes.formats import suffix_of
     from SAMSemiSegLib.volumes.reading import read_image_geometry, read_labels
 
     case = project.case(case_id)
     labels = project.label_set
     grid = read_image_geometry(project.path(case.image))
     _, note = read_labels(label, labels.values, grid, labels.names)
-    copy = None
-    if Path(project.stored(label)).is_absolute():
-        number = 1
-        while True:
-            name = f"{case_id}-corrected-{number}{suffix_of(label)}"
-            if not (target := project.folder / "labels" / name).exists():
-                break
-            number += 1
-        with replacing(target) as temporary:
-            shutil.copyfile(label, temporary)
-        label = copy = target
-    update = {
-        "label": project.stored(label),
-        "origin": "corrected",
-        "status": "corrected",
-        "confidence": None,
-        "note": note,
-    }
-    try:
-        return _decide(project, "correct", case, update)
-    except BaseException:
-        if copy is not None:
-            copy.unlink(missing_ok=True)
-        raise
+    update = {"origin": "corrected", "status": "corrected", "confidence": None, "note": note}
+    if Path(stored := project.stored(label)).is_absolute():
+        return _decide_with_copy(project, "correct", case, update, label)
+    return _decide(project, "correct", case, {**update, "label": stored})
 
 
 def reject(project: Project, case_id: str) -> Case:
@@ -142,7 +128,7 @@ def undo(project: Project) -> Case:
 
 def next_case(project: Project) -> tuple[Case, str] | None:
     """The pseudo-label to look at next, and why; ``None`` when all are reviewed."""
-    waiting = [case for case in project.cases if case.status == "pseudo"]
+    waiting = [case for case in project.cases if _waits(project, case)]
     if not waiting:
         return None
     # One without a score comes first: nothing speaks for it.
@@ -151,6 +137,12 @@ def next_case(project: Project) -> tuple[Case, str] | None:
     if case.confidence is None:
         return case, f"'{case.id}' has no confidence yet ({left})."
     return case, f"'{case.id}' has the lowest confidence, {case.confidence:.3f} ({left})."
+
+
+def _waits(project: Project, case: Case) -> bool:
+    """Whether there is a pseudo-label to review: one whose run was deleted can be seen no more, and
+    its case is as good as unlabeled."""
+    return case.status == "pseudo" and case.label is not None and project.path(case.label).is_file()
 
 
 def _decide(
@@ -167,3 +159,29 @@ def _decide(
         del project.history[:-MOST_DECISIONS]
         project.replace(changed)
     return changed
+
+
+def _decide_with_copy(
+    project: Project,
+    action: Literal["accept", "correct"],
+    case: Case,
+    update: Mapping[str, str | float | None],
+    label: Path,
+) -> Case:
+    """Decide for a copy of the label in the project, under a name that no file had: what an undo
+    leaves behind is no other decision's."""
+    from SAMSemiSegLib.volumes.formats import suffix_of
+
+    number = 1
+    while True:
+        name = f"{case.id}-{update['status']}-{number}{suffix_of(label)}"
+        if not (copy := project.folder / "labels" / name).exists():
+            break
+        number += 1
+    with replacing(copy) as temporary:
+        shutil.copyfile(label, temporary)
+    try:
+        return _decide(project, action, case, {**update, "label": project.stored(copy)})
+    except BaseException:
+        copy.unlink(missing_ok=True)
+        raise

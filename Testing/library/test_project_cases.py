@@ -1,7 +1,9 @@
 """The project file, its review decisions, and the command that shows it."""
 
 import json
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -9,11 +11,17 @@ from typer.testing import CliRunner
 
 from SAMSemiSegLib.command.project import app
 from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.preprocessing.stage import prepare
 from SAMSemiSegLib.project import review
 from SAMSemiSegLib.project.case import Case, case_id, matching_stem
 from SAMSemiSegLib.project.importing import add_case, import_cases
 from SAMSemiSegLib.project.label_set import Label, LabelSet
 from SAMSemiSegLib.project.project import Project
+from SAMSemiSegLib.run.cancellation import Cancellation
+from SAMSemiSegLib.run.events import Events
+from SAMSemiSegLib.run.settings import PreprocessingSettings
+from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.training.devices import make_accelerator
 
 
 @pytest.fixture
@@ -23,6 +31,14 @@ def project(tmp_path, write_phantom_set) -> Project:
     project = Project.create(tmp_path / "my project ü", LabelSet.of(["anterior", "posterior"]))
     import_cases(project, images, labels, labeled=2, evaluate=1)
     return project
+
+
+def proposal_of(project: Project, case_id: str, tmp_path: Path) -> Path:
+    """A file like those that a run leaves for review, on the grid of the case."""
+    path = project.folder / "runs" / "a" / "proposals" / f"{case_id}.nii.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(tmp_path / "scans" / "labels" / path.name, path)
+    return path
 
 
 def test_label_sets_are_parsed_and_checked():
@@ -117,7 +133,7 @@ def test_a_thousand_cases_load_at_once(tmp_path):
 
 def test_review_from_offer_to_undo_over_a_restart(project, tmp_path):
     first, second, third = (case.id for case in project.unlabeled)
-    files = {case.id: project.folder / "run" / f"{case.id}.nii.gz" for case in project.unlabeled}
+    files = {case.id: proposal_of(project, case.id, tmp_path) for case in project.unlabeled}
     assert review.next_case(project) is None
     assert review.offer(project, first, files[first], 0.9)
     assert review.offer(project, second, files[second], 0.4)
@@ -244,11 +260,54 @@ def test_a_project_file_that_an_editor_has_marked_as_unicode_opens(project):
     assert Project.load(project.folder) == project
 
 
-def test_a_decision_about_what_was_changed_meanwhile_is_not_made(project):
+def test_a_decision_about_what_was_changed_meanwhile_is_not_made(project, tmp_path):
     first = project.unlabeled[0].id
-    review.offer(project, first, project.folder / "run-1.nii.gz", 0.5)
+    review.offer(project, first, proposal_of(project, first, tmp_path), 0.5)
     stale = Project.load(project.folder)
     review.offer(project, first, project.folder / "run-2.nii.gz", 0.6)
     with pytest.raises(InputError, match="changed meanwhile"):
         review.accept(stale, first)
     assert Project.load(project.folder).case(first) == project.case(first)
+    assert not list((project.folder / "labels").iterdir())
+
+
+def test_accepted_labels_outlive_their_run(project, tmp_path):
+    first, second, third = (case.id for case in project.unlabeled)
+    for id in (first, second, third):
+        review.offer(project, id, proposal_of(project, id, tmp_path), 0.5)
+    accepted = review.accept(project, first)
+    shutil.rmtree(project.folder / "runs")
+    assert (accepted.status, accepted.origin) == ("accepted", "pseudo")
+    assert accepted.label == f"labels/{first}-accepted-1.nii.gz"
+    settings = PreprocessingSettings()
+    context = Context(make_accelerator("cpu", "no"), Events(None, ()), Cancellation(tmp_path / "c"))
+    _, cases = prepare(project, settings, tmp_path / "preprocessed", context)
+    assert first in [case.id for case in cases if case.part == "labeled"]
+    assert {second, third} <= {case.id for case in cases if case.part == "unlabeled"}
+
+
+def test_pseudo_labels_that_are_gone_with_their_run_wait_for_no_review(project, tmp_path):
+    first, second, third = (case.id for case in project.unlabeled)
+    for id in (first, second, third):
+        review.offer(project, id, proposal_of(project, id, tmp_path), 0.5)
+    project.path(project.case(first).label).unlink()
+    assert review.next_case(project)[0].id == second and "2 left" in review.next_case(project)[1]
+    with pytest.raises(InputError, match=f"'{first}' is gone with its run; train again"):
+        review.accept(project, first)
+    shutil.rmtree(project.folder / "runs")
+    assert review.next_case(project) is None
+    assert review.reject(project, first).label is None
+
+
+def test_an_accepted_label_that_undo_has_left_behind_is_never_another_ones(project, tmp_path):
+    first = project.unlabeled[0].id
+    proposal = proposal_of(project, first, tmp_path)
+    review.offer(project, first, proposal, 0.5)
+    offered = project.case(first)
+    review.accept(project, first)
+    assert review.undo(project) == offered == project.case(first)
+    assert project.path(offered.label) == proposal
+    proposal.write_bytes(b"of a later run")
+    again = review.accept(project, first)
+    assert again.label == f"labels/{first}-accepted-2.nii.gz"
+    assert project.path(again.label).read_bytes() == b"of a later run"
