@@ -56,14 +56,16 @@ def import_(
     labels: Annotated[Path | None, typer.Option(help="Folder of labels.")] = None,
     labeled: Annotated[
         str | None,
-        typer.Option(help="The first N cases, names separated by commas, or a file of names."),
+        typer.Option(help="The first N new cases, names separated by commas, or a file of names."),
     ] = None,
     order: Annotated[
         Path | None, typer.Option(help="File of case names, one a line: the order of the cases.")
     ] = None,
     evaluate: Annotated[
         str | None,
-        typer.Option(help="The last N cases, names or a file of names: scored, never trained on."),
+        typer.Option(
+            help="The last N new cases, names or a file of names: scored, never trained on."
+        ),
     ] = None,
     copy: Annotated[
         bool, typer.Option("--copy/--reference", help="Copy the files, or refer to them.")
@@ -76,7 +78,11 @@ def import_(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Import images and labels, matched by their file names."""
+    """Import images and labels, matched by their file names.
+
+    Images that the project has already stay as they are; those without a label get one that has
+    been drawn since, and scans that are missing where they were are found again.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
@@ -127,17 +133,22 @@ def add(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Add one case, or give one that has no label its first (IMAGE --label FILE)."""
+    """Add one case, or give one that has no label its first (IMAGE --label FILE).
+
+    A scan that is missing where it was is found again: its case keeps label and use.
+    """
     project = Project.load(folder)
     role = "evaluation" if evaluate else "training"
-    before = {case.id for case in project.cases}
+    before = {case.id: case for case in project.cases}
     case = add_case(project, image, label, name, role, copy)  # type: ignore[arg-type]
-    was_there = case.id in before
+    former = before.get(case.id)
     if as_json:
         _print_json(case.model_dump(mode="json"))
         return
-    verb = "Labeled" if was_there else "Added"
-    typer.echo(f"{verb} the case '{case.id}' ({case.status}).")
+    done = "Added" if former is None else "Found" if former.image != case.image else "Labeled"
+    again = " again" if done == "Found" else ""
+    state = "for evaluation" if case.role == "evaluation" else case.status
+    typer.echo(f"{done} the case '{case.id}'{again} ({state}).")
     if case.note:
         typer.echo(case.note)
 

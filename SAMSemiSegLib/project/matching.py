@@ -139,8 +139,8 @@ def choose(
     if isinstance(evaluate, int):
         if not 0 <= evaluate <= len(found):
             raise InputError(
-                f"--evaluate {evaluate} asks for more cases than the {len(found)} there are; "
-                "lower it."
+                f"--evaluate {evaluate} asks for more cases than the {len(found)} new ones there "
+                "are; lower it."
             )
         held_out = found[len(found) - evaluate :]
     else:
@@ -154,8 +154,8 @@ def choose(
     elif isinstance(labeled, int):
         if not 0 <= labeled <= len(training):
             raise InputError(
-                f"--labeled {labeled} asks for more cases than the {len(training)} that are left "
-                "for training; lower it."
+                f"--labeled {labeled} asks for more cases than the {len(training)} new ones that "
+                "are left for training; lower it."
             )
         chosen = training[:labeled]
     else:
