@@ -165,6 +165,11 @@ def add_case(
             known = None
     if known is not None:
         _check_joins(project, known, image, label, name, role)
+    elif role == "evaluation" and label is None:
+        raise InputError(
+            f"There is no label for '{image}', which only scores; give it by --label, or add the "
+            "scan without --evaluate."
+        )
     taken = {case.id for case in project.cases}
     if known is None and name is not None and case_id(name, taken) != name:
         safe = case_id(name) == name

@@ -213,3 +213,27 @@ def test_a_label_that_is_named_but_not_there_is_said_to_be_missing(project, scan
     import_cases(project, images, labels, labeled=1)
     with pytest.raises(InputError, match="no label for the case 'c3', which --labeled names"):
         import_cases(project, images, labels, labeled=["c2", "c3"])
+
+
+def test_a_case_that_only_scores_has_a_label(project, scans):
+    images, labels = scans
+    scan, label = images / "c1.nii.gz", labels / "c1.nii.gz"
+    with pytest.raises(InputError, match=r"no label for .*c1\.nii\.gz', which only scores"):
+        call("add", project.folder, scan, "--evaluate")
+    assert "(for evaluation)" in call("add", project.folder, scan, "--label", label, "--evaluate")
+
+
+@pytest.mark.parametrize("way", [["--evaluate"], []])
+def test_a_case_that_could_not_score_gets_the_label_to_score_by(project, scans, way):
+    """A version before let it into the project."""
+    images, labels = scans
+    held_out = add_case(project, images / "c1.nii.gz", labels / "c1.nii.gz", role="evaluation")
+    project.replace(held_out.model_copy(update={"reference": None}))
+    project.save()
+    command = ("add", project.folder, images / "c1.nii.gz", *way, "--label")
+    with pytest.raises(InputError, match="There is no file"):
+        call(*command, labels / "c9.nii.gz")
+    assert "Labeled the case 'c1' (for evaluation)." in call(*command, labels / "c1.nii.gz")
+    assert Project.load(project.folder).cases == [held_out]
+    with pytest.raises(InputError, match="already, as the case 'c1'"):
+        call(*command, labels / "c1.nii.gz")
