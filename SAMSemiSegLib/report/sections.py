@@ -52,7 +52,8 @@ def scores_section(material: Material) -> str:
         "<h2>Scores</h2>",
         '<p class="hint">Mean ± standard deviation over the cases. A case has failed if a label '
         "is missed altogether or has a Dice below 0.3; missed labels count as Dice 0, and have no "
-        "distance, so distances are to be read together with the failures.</p>",
+        "distance, so distances are to be read together with the failures. A label that a case "
+        "does not have counts as Dice 1 where none was found.</p>",
         f'<div class="panel">{_score_table(scores)}</div>',
     ]
     for label in scores.labels:

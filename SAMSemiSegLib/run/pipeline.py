@@ -35,6 +35,7 @@ from SAMSemiSegLib.run.folder import RunFolder
 from SAMSemiSegLib.run.proposals import write_proposals
 from SAMSemiSegLib.run.selection import ConfidentCase, choose_confident
 from SAMSemiSegLib.run.settings import Budget, Norm, RunSettings
+from SAMSemiSegLib.run.undrawn import undrawn_labels, undrawn_sentence
 from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.volumes.components import whole_channels
 from SAMSemiSegLib.volumes.volume import Triple
@@ -65,6 +66,8 @@ class Pipeline:
         unlabeled = [case for case in cases if case.part == "unlabeled"]
         evaluation = [case for case in cases if case.part == "evaluation"]
         scores = Scores()
+        if undrawn := undrawn_labels(cases, labels.names):
+            self.context.events.warning(undrawn_sentence(undrawn))
         self._settle_cleaning(cases)
         largest = channels_of(
             self.settings.retraining.largest_component, labels.names, "retraining.largest_component"

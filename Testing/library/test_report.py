@@ -108,6 +108,7 @@ def test_report_has_every_part_and_needs_nothing_else(run):
     assert "script" not in tags.names and "link" not in tags.names
     for heading in ("Scores", "Notes", "Pseudo-labels", "Training", "Time", "Settings"):
         assert f"<h2>{heading}</h2>" in text
+    assert "does not have counts as Dice 1 where none was found" in text
     assert "Dice rim" in text and "On 4 cases" in text and "mean_teacher" in text
     assert text.count("<circle") == 2 * 3 * 4
 

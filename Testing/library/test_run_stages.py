@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from scipy import ndimage
 
 from SAMSemiSegLib.augmentation.style import StyleExchange
-from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.errors import Cancelled, InputError
 from SAMSemiSegLib.evaluation.metrics import compare_labels
 from SAMSemiSegLib.evaluation.scores import Scores
 from SAMSemiSegLib.export.predictor import Predictor
@@ -23,6 +23,7 @@ from SAMSemiSegLib.finetuning.stage import build_strategy
 from SAMSemiSegLib.finetuning.strategy import FinetuningStrategy, Prediction
 from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.preprocessing.stage import PreparedCase
+from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
 from SAMSemiSegLib.retraining.inference import predict_probabilities
@@ -84,6 +85,22 @@ def test_the_table_the_proposals_and_the_model_are_predicted_alike(project: Proj
             table = {row.label: row.metrics.dice for row in rows if row.case == case.id}
             assert table == pytest.approx({k: m.dice for k, m in measured.items()}, abs=1e-3)
     assert cleaned > 0, "nothing to clean"
+
+
+def test_labels_that_nobody_has_drawn_are_named_once(project: Project) -> None:
+    def stop(event: dict[str, Any]) -> None:
+        if event["kind"] == "stage" and event["stage"] == "finetuning":
+            raise Cancelled
+
+    told = []
+    for name, labels in (("a", "head=1,tail=2"), ("b", "head=1,Cyst=9,tail=2,Stone=10")):
+        project.label_set = LabelSet.parse(labels)
+        folder = RunFolder(project.folder / "runs" / name)
+        with pytest.raises(Cancelled):
+            start(project, folder, load_settings("tiny"), listener=stop)
+        told.append([e["message"] for e in read_events(folder.events) if e["kind"] == "warning"])
+    assert told[0] == [] and len(told[1]) == 1
+    assert "No labeled case holds 'Cyst', 'Stone' " in told[1][0] and "draw them" in told[1][0]
 
 
 def test_a_warm_start_begins_re_training_and_shares_in_the_pseudo_labels(project: Project) -> None:
