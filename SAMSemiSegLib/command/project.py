@@ -201,7 +201,7 @@ def status(
     if len(shown) < len(project.cases):
         typer.echo(f"... and {len(project.cases) - len(shown)} cases more; --all shows them.")
     if (coming := next_case(project)) is not None:
-        typer.echo(f"Next to review: {coming[1]}")
+        typer.echo(f"Next to review in 3D Slicer (SAMSemiSeg, section Review): {coming[1]}")
 
 
 def _overview(project: Project) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def test_review_from_offer_to_undo_over_a_restart(project, tmp_path):
         CliRunner().invoke(app, ["status", str(project.folder), *option]).stdout
         for option in ([], ["--json"])
     ]
-    assert f"Next to review: {why}" in shown[0]
+    assert f"Next to review in 3D Slicer (SAMSemiSeg, section Review): {why}" in shown[0]
     assert json.loads(shown[1])["next_to_review"] == second
 
     before = Project.load(project.folder).cases
