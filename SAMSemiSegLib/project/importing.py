@@ -100,8 +100,9 @@ def import_cases(
                 + "."
             )
 
-    size = sum(f.image.stat().st_size for f in new if f.image.is_file())
-    whole = size <= WHOLE_CHECK_BYTES and len(new) <= WHOLE_CHECK_CASES
+    unseen = [*new, *(item for case, item in late if is_missing(project, case))]
+    size = sum(item.image.stat().st_size for item in unseen if item.image.is_file())
+    whole = size <= WHOLE_CHECK_BYTES and len(unseen) <= WHOLE_CHECK_CASES
     taken = {case.id for case in project.cases}
     cases: list[Case] = []
     updates: dict[str, dict[str, Any]] = {}
