@@ -11,8 +11,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from SAMSemiSegModule.panel.services import Services
-from SAMSemiSegModule.scene.candidates import Candidate, candidates, labelsOf
-from SAMSemiSegModule.scene.case_view import caseKey, markAsCase, markAsSaved
+from SAMSemiSegModule.scene.candidates import Candidate, candidates, labelsOf, ownDrawings
+from SAMSemiSegModule.scene.case_view import caseKey, findNode, markAsCase, markAsSaved
 from SAMSemiSegModule.scene.segmentations import ExportedLabels, exportLabels
 from SAMSemiSegModule.scene.volumes import exportVolume
 
@@ -36,6 +36,7 @@ class Adding:
         store, selector = self._services.store, self.ui.addVolumeSelector
         keys = {caseKey(store, case) for case in store.cases}
         found, notes = candidates(selector.checkedNodes(), keys)
+        notes += self._notesOnDrawings(keys)
         if not found:
             nothing = _("The scene holds no volume that could be added; load one, or add files.")
             raise ValueError(_inShort(notes) or nothing)
@@ -137,6 +138,21 @@ class Adding:
         if label is not None:
             markAsCase(candidate.segmentation, caseKey(store, case))
             markAsSaved(candidate.segmentation, label)
+        return notes
+
+    def _notesOnDrawings(self, keys: set[str]) -> list[str]:
+        """A sentence on each segmentation that is drawn on the scan of a case without a label."""
+        store, notes = self._services.store, []
+        for case in store.cases:
+            if store.labelPath(case) is None:
+                volume = findNode(caseKey(store, case), "vtkMRMLScalarVolumeNode")
+                notes += [
+                    _(
+                        "'{segmentation}' is drawn on '{case}', which is in the project already: "
+                        "double-click the case, click 'Label this case', and save it."
+                    ).format(segmentation=node.GetName(), case=case.id)
+                    for node in (ownDrawings(volume, keys) if volume is not None else [])
+                ]
         return notes
 
     def _tell(self, notes: list[str]) -> None:

@@ -10,16 +10,19 @@ import slicer
 from slicer.i18n import tr as _
 
 from SAMSemiSegModule.panel.services import Services
+from SAMSemiSegModule.scene.candidates import ownDrawings
 from SAMSemiSegModule.scene.case_view import (
     FILE,
     caseKey,
     isLoaded,
     isUnsaved,
     keysOf,
+    markAsDrawing,
     markAsSaved,
 )
 from SAMSemiSegModule.scene.content import filledSegments
 from SAMSemiSegModule.scene.segmentations import exportLabels, isDrawnOnGridOf
+from SAMSemiSegModule.scene.views import showOnly
 
 
 def saveDrawing(services: Services) -> bool:
@@ -60,6 +63,42 @@ def saveDrawing(services: Services) -> bool:
             )
         services.tell(told)
     return isSaved
+
+
+def takeOwnDrawing(services: Services) -> bool:
+    """Take what the user drew on the scan of the case on screen by other means, for example in
+    Slicer's own Segment Editor, as the drawing of the case, which has none; say so.
+
+    Returns:
+        Whether to go on: not where several are drawn and the newest is not meant.
+    """
+    store, parameters = services.store, services.parameters
+    case = store.case(parameters.caseId)
+    keys = {caseKey(store, other) for other in store.cases}
+    own = ownDrawings(parameters.caseVolume, keys)
+    if not own:
+        return True
+    question = _(
+        "Several segmentations are drawn on the scan of '{case}': {names}. Shall '{newest}', the "
+        "newest, become its label? To take another, cancel, and hide in the module 'Data' those "
+        "that are not meant."
+    ).format(
+        case=case.id,
+        names=", ".join(node.GetName() for node in own),
+        newest=own[-1].GetName(),
+    )
+    if len(own) > 1 and not services.dialogs.confirm(question):
+        return False
+    markAsDrawing(own[-1], caseKey(store, case), store.labelPath(case))
+    parameters.caseSegmentation = own[-1]
+    showOnly(own[-1], [])
+    services.tell(
+        _(
+            "'{segmentation}' is drawn on this scan: it is the drawing of '{case}' now, and "
+            "becomes its label once you save it."
+        ).format(segmentation=own[-1].GetName(), case=case.id)
+    )
+    return True
 
 
 def mayLeave(services: Services, caseId: str = "") -> bool:

@@ -8,7 +8,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from SAMSemiSegModule.panel.drawing import checkInScene, saveDrawing
+from SAMSemiSegModule.panel.drawing import checkInScene, saveDrawing, takeOwnDrawing
 from SAMSemiSegModule.panel.section import Section
 from SAMSemiSegModule.scene.candidates import labelsOf
 from SAMSemiSegModule.scene.case_view import renameLabel
@@ -66,6 +66,8 @@ class LabelsSection(Section):
         if parameters.caseSegmentation is None and self.store.labelPath(case) is not None:
             # It came while the case was on screen, or its node was deleted.
             self.services.view.show(self.store, case, parameters, parameters.overlayOpacity)
+        if parameters.caseSegmentation is None and not takeOwnDrawing(self.services):
+            return
         segmentation = self.services.view.editable(self.store, parameters)
         editor = self.ui.editor
         editor.setMRMLSegmentEditorNode(self._singleEditorNode())

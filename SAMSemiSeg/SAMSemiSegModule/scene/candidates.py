@@ -77,6 +77,21 @@ def segmentationsOf(volume: Any, keys: Set[str]) -> list[Any]:
     return [node for node in (*referring, *named) if segmentCount(node)]
 
 
+def ownDrawings(volume: Any, keys: Set[str]) -> list[Any]:
+    """The segmentations that a person drew on a volume and that no case of the project (``keys``)
+    has, the newest last; those that are hidden only where all are."""
+    found = segmentationsOf(volume, keys)
+    own = [
+        node
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        if node in found and not _isTaken(node, keys) and not isPrediction(node)
+    ]
+    visible = [
+        node for node in own if node.GetDisplayNode() and node.GetDisplayNode().GetVisibility()
+    ]
+    return visible or own
+
+
 def _volumes() -> list[Any]:
     """All volumes that the user sees as such."""
     return [

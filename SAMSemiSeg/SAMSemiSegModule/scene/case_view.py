@@ -173,6 +173,17 @@ def markAsSaved(segmentation: Any, path: Path) -> None:
     segmentation.SetAttribute(CONTENT, contentOf(segmentation))
 
 
+def markAsDrawing(segmentation: Any, key: str, path: Path | None) -> None:
+    """Say that a segmentation of the user's own is the drawing on a case and is not saved yet.
+
+    Args:
+        path: of the case's label file; once another one comes, that is shown in its place.
+    """
+    markAsCase(segmentation, key)
+    segmentation.SetAttribute(FILE, str(path))
+    segmentation.SetAttribute(CONTENT, "not saved")
+
+
 def isUnsaved(segmentation: Any) -> bool:
     """Whether something was drawn since the label was loaded or saved."""
     content = segmentation.GetAttribute(CONTENT) if segmentation is not None else None
