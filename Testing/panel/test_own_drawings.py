@@ -107,3 +107,20 @@ def test_a_pseudo_label_that_came_meanwhile_is_shown_in_place_of_an_unsaved_draw
     assert shown is not own and slicer.mrmlScene.IsNodePresent(own)
     panel.review.ui.acceptButton.click()
     assert store.case("second").status == "accepted"
+
+
+def test_a_scan_that_was_loaded_to_show_its_case_stays_with_what_was_drawn_on_it(openProject):
+    panel, parameters = openProject, openProject.services.parameters
+    slicer.mrmlScene.Clear(0)
+    panel.project._openCase("second")
+    scan = parameters.caseVolume
+    own = aSegmentation(scan, BLOCK)
+    panel.project._openCase("third")
+    assert slicer.mrmlScene.IsNodePresent(scan)
+    label(panel, "second")
+    assert (parameters.caseVolume, parameters.caseSegmentation) == (scan, own)
+    panel.labels.ui.saveLabelButton.click()
+    assert voxelsOf(panel, "second") == 6**3
+    slicer.mrmlScene.RemoveNode(own)
+    panel.project._openCase("third")
+    assert not slicer.mrmlScene.IsNodePresent(scan)

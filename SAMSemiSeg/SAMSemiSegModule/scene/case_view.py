@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import slicer
 
-from SAMSemiSegModule.scene.content import contentOf
+from SAMSemiSegModule.scene.content import contentOf, isPrediction, segmentCount
 from SAMSemiSegModule.scene.hierarchy import placeBeside
 from SAMSemiSegModule.scene.segmentations import createSegmentation, loadLabels, renameSegments
 from SAMSemiSegModule.scene.views import colorAsUncertainty, showOnly, showVolume
@@ -34,8 +34,9 @@ class Parameters(Protocol):
 class CaseView:
     """Shows cases one after the other.
 
-    Nodes that were loaded here go when the next case comes; nodes of the user's own are only
-    shown, never removed, and nothing else of the scene is touched.
+    Nodes that were loaded here go when the next case comes, but for a volume that the user drew on
+    by other means; nodes of the user's own are only shown, never removed, and nothing else of the
+    scene is touched.
     """
 
     def show(self, store: Any, case: Any, parameters: Parameters, opacity: float = 0.4) -> None:
@@ -90,7 +91,8 @@ class CaseView:
             if keepsUnsaved and isUnsaved(node):
                 node.RemoveAttribute(LOADED)
             if isLoaded(node):
-                removeNode(node)
+                if not _isDrawnOn(node):
+                    removeNode(node)
             elif node.IsA("vtkMRMLSegmentationNode") and node.GetDisplayNode():
                 node.GetDisplayNode().SetVisibility(False)
 
@@ -199,6 +201,19 @@ def renameLabel(store: Any, old: str, new: str) -> None:
             renameSegments(node, old, new)
             if not wasUnsaved:
                 node.SetAttribute(CONTENT, contentOf(node))
+
+
+def _isDrawnOn(node: Any) -> bool:
+    """Whether a person drew a segmentation of their own on a volume: both stay in the scene, where
+    they find each other again."""
+    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+    return any(
+        other.GetNodeReference(role) is node
+        and not isLoaded(other)
+        and segmentCount(other)
+        and not isPrediction(other)
+        for other in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    )
 
 
 def _isMarked(node: Any) -> bool:
