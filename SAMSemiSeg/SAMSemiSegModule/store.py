@@ -6,7 +6,6 @@ whenever it has changed, and before every change of ours.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -288,12 +287,3 @@ class ProjectStore:
         except OSError:
             return None
         return status.st_mtime_ns, status.st_size
-
-
-def readScores(run: Path) -> list[dict[str, Any]]:
-    """The mean scores of a run's rows (how it was made, label, dice, hd95), as the report has."""
-    try:
-        content = json.loads((run / "evaluation" / "scores.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return content.get("summary", []) if isinstance(content, dict) else []

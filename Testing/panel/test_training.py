@@ -148,6 +148,33 @@ def test_a_stopped_run_can_be_continued_from_another_scene(openProject, fakeTrai
     assert not train.ui.continueButton.enabled
 
 
+def test_a_stopped_run_can_be_continued_after_a_later_one(openProject, fakeTraining):
+    from SAMSemiSegLib.run.folder import RunFolder
+
+    train, store = fakeTraining("obey"), openProject.services.store
+    button = train.ui.continueButton
+    pump(lambda: bool(train.progress.curves))
+    train.ui.cancelButton.click()
+    pump(lambda: train.outcome is not None)
+    assert button.enabled and button.text == "Continue"
+    fakeTraining("succeed")
+    assert not button.enabled
+    pump(lambda: train.outcome is not None)
+    assert button.enabled and button.text == "Continue run-1"
+    assert "'run-1'" in button.toolTip and "in place of those of 'run-2'" in button.toolTip
+    folder = RunFolder(store.runFolder("run-1"))
+    folder.lock()  # the command goes on with it
+    openProject.refresh()
+    assert not button.enabled and button.text == "Continue"
+    folder.unlock()
+    openProject.refresh()
+    assert openProject.model._run().name == "run-2"
+    button.click()
+    pump(lambda: train.outcome is not None)
+    assert (folder.path / "manifest.json").exists() and not button.enabled
+    assert openProject.model._run() == folder.path
+
+
 def test_all_warnings_of_a_run_are_told_and_stay(openProject, fakeTraining):
     train = fakeTraining("obey")
     first, second = "The case 'a' is left out: damaged.", "The case 'b' is left out: empty."

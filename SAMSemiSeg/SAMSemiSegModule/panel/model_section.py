@@ -16,12 +16,11 @@ from SAMSemiSegModule.panel.section import Section
 from SAMSemiSegModule.process.arguments import predictArguments
 from SAMSemiSegModule.process.outcome import End
 from SAMSemiSegModule.process.prediction import expect, messageOf, resultOf
-from SAMSemiSegModule.process.runner import hasManifest
+from SAMSemiSegModule.runs import finishedRun, readScores
 from SAMSemiSegModule.scene.candidates import RESULT
 from SAMSemiSegModule.scene.hierarchy import placeBeside
 from SAMSemiSegModule.scene.views import showOnly, showVolume
 from SAMSemiSegModule.scene.volumes import exportVolume
-from SAMSemiSegModule.store import readScores
 
 MODELS = {"TorchScript": "model.ts", "ONNX": "model.onnx", "MONAI bundle": "bundle"}
 VOLUME = "volume.nrrd"
@@ -197,8 +196,8 @@ class ModelSection(Section):
         )
 
     def _run(self) -> Path | None:
-        """The latest complete run of the project."""
-        return next((run for run in self.store.runs() if hasManifest(run)), None)
+        """The run of the project that was finished last."""
+        return finishedRun(self.store.runs())
 
     def _model(self) -> Path | None:
         """The imported model where there is one, else that of the latest run."""

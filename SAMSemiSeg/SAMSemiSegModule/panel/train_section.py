@@ -23,8 +23,8 @@ from SAMSemiSegModule.process.lower import lowered
 from SAMSemiSegModule.process.outcome import End, Outcome
 from SAMSemiSegModule.process.progress import RunProgress, inWords
 from SAMSemiSegModule.process.query import NoAnswer
-from SAMSemiSegModule.process.runner import hasManifest
 from SAMSemiSegModule.review.queue import waitingCases
+from SAMSemiSegModule.runs import stoppedRun
 from SAMSemiSegModule.scene.plots import CurvePlot
 
 POLL_MILLISECONDS = 200
@@ -113,12 +113,7 @@ class TrainSection(Section):
         ui.settingsBody.enabled = not running
         ui.trainButton.enabled = not running
         ui.cancelButton.enabled = running
-        stopped = self._stoppedRun()
-        ui.continueButton.enabled = not running and stopped is not None
-        if stopped is not None:
-            ui.continueButton.toolTip = _("Go on with '{run}' from its last checkpoint.").format(
-                run=stopped.name
-            )
+        self._showStoppedRun()
         hasEnded = self.outcome is not None and self._isOfProject()
         ui.retryButton.visible = hasEnded and self.outcome.canRetryLower
         ui.progressBody.visible = running or hasEnded
@@ -240,10 +235,26 @@ class TrainSection(Section):
         self.forgetPlot()  # it shows another run
 
     def _stoppedRun(self) -> Path | None:
-        """The latest run, unless it is complete. The folder says so, not the scene: a run can be
-        continued from any scene, also after Slicer was closed."""
-        latest = next(iter(self.store.runs()), None)
-        return None if latest is None or hasManifest(latest) else latest
+        """The run that can be continued. The folder says so, not the scene: it can be continued
+        from any scene, also after Slicer was closed."""
+        return None if self.runner.isRunning() else stoppedRun(self.store.runs())
+
+    def _showStoppedRun(self) -> None:
+        button, stopped = self.ui.continueButton, self._stoppedRun()
+        button.enabled = stopped is not None
+        button.text = _("Continue")
+        if stopped is None:
+            return
+        tip = _("Go on with '{run}' from its last checkpoint.").format(run=stopped.name)
+        latest = self.store.runs()[0]
+        if latest != stopped:
+            button.text = _("Continue {run}").format(run=stopped.name)
+            tip += " " + _(
+                "It was begun before '{latest}': once it is finished, 'Review' has its "
+                "segmentations of all cases that you have not accepted or corrected, in place of "
+                "those of '{latest}', and 'Model' its network."
+            ).format(latest=latest.name)
+        button.toolTip = tip
 
     def _poll(self) -> None:
         try:

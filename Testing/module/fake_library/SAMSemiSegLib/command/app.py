@@ -14,7 +14,8 @@ def main() -> None:
     if behavior == "train":  # as the panel starts it; the behavior comes by the environment
         behavior = os.environ["FAKE_BEHAVIOR"]
         folder = folder / "runs" / sys.argv[sys.argv.index("--run") + 1]
-        (folder / "config.json").write_text(json.dumps({"arguments": sys.argv[1:]}))
+        if "--resume" not in sys.argv:  # a run keeps the settings it was started with
+            (folder / "config.json").write_text(json.dumps({"arguments": sys.argv[1:]}))
     getattr(sys.modules[__name__], behavior)(folder)
 
 
