@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -173,6 +174,37 @@ def test_a_stopped_run_can_be_continued_after_a_later_one(openProject, fakeTrain
     pump(lambda: train.outcome is not None)
     assert (folder.path / "manifest.json").exists() and not button.enabled
     assert openProject.model._run() == folder.path
+
+
+def test_a_retry_starts_from_the_settings_of_the_run_that_ended(openProject, fakeTraining):
+    import json
+
+    from SAMSemiSegLib.run.presets import load_settings
+
+    parameters, store = openProject.services.parameters, openProject.services.store
+    train = fakeTraining("out_of_memory")
+    pump(lambda: train.outcome is not None)
+    settings = load_settings("balanced", ["retraining.net.width=12"], device="cuda", seed=7)
+    config = store.runFolder("run-1") / "config.json"
+    config.write_text(settings.model_dump_json())
+    parameters.preset = "quick"  # as in a new scene
+    train.ui.continueButton.click()
+    pump(lambda: train.outcome is not None)
+    train.ui.retryButton.click()
+    pump(lambda: train.outcome is not None)
+    config = store.runFolder("run-2") / "config.json"
+    arguments = json.loads(config.read_text())["arguments"]
+    pairs = dict(pairwise(arguments))
+    assert (pairs["--preset"], pairs["--device"], pairs["--seed"]) == ("balanced", "cuda", "7")
+    assert "retraining.net.width=12" in arguments and "retraining.labeled_batch=1" in arguments
+
+    # Once more: a step further, on what the retry was started with.
+    sets = [word for before, word in pairwise(arguments) if before == "--set"]
+    config.write_text(load_settings("balanced", sets, device="cuda", seed=7).model_dump_json())
+    train.ui.retryButton.click()
+    pump(lambda: train.outcome is not None)
+    arguments = json.loads((store.runFolder("run-3") / "config.json").read_text())["arguments"]
+    assert "stitching.max_pixels=262144" in arguments and "retraining.labeled_batch=1" in arguments
 
 
 def test_all_warnings_of_a_run_are_told_and_stay(openProject, fakeTraining):

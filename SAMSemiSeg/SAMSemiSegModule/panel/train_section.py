@@ -19,12 +19,12 @@ from SAMSemiSegModule.process.arguments import (
     trainArguments,
     warmStartMinutes,
 )
-from SAMSemiSegModule.process.lower import lowered
+from SAMSemiSegModule.process.lower import lowerStill
 from SAMSemiSegModule.process.outcome import End, Outcome
 from SAMSemiSegModule.process.progress import RunProgress, inWords
 from SAMSemiSegModule.process.query import NoAnswer
 from SAMSemiSegModule.review.queue import waitingCases
-from SAMSemiSegModule.runs import stoppedRun
+from SAMSemiSegModule.runs import startedWith, stoppedRun
 from SAMSemiSegModule.scene.plots import CurvePlot
 
 POLL_MILLISECONDS = 200
@@ -45,7 +45,6 @@ class TrainSection(Section):
         self.outcome: Outcome | None = None
         self._run: Path | None = None
         self._catalog = Catalog(self.services.ask)
-        self._retries = 0
         self._polls = 0
         self._plot: CurvePlot | None = None
         self._choices = {
@@ -121,14 +120,13 @@ class TrainSection(Section):
     def train(self) -> None:
         """Start a new run."""
         if mayTrain(self.services):
-            self._retries = 0
-            self._start(self._settings(), self.parameters.device)
+            self._start(self.parameters, self._settings(), self.parameters.device)
 
     def retryLower(self) -> None:
-        """Start again with settings that need less memory."""
-        self._retries += 1
-        settings, device = lowered(self._settings(), self.parameters.device, self._retries)
-        self._start(settings, device)
+        """Start again with settings that need less memory than those of the run that has ended,
+        whatever is chosen in the panel by now."""
+        chosen, settings = startedWith(self._run) or (self.parameters, self._settings())
+        self._start(chosen, *lowerStill(settings, chosen.device))
 
     def resume(self) -> None:
         """Go on with the run that was stopped."""
@@ -214,9 +212,9 @@ class TrainSection(Section):
         if self.parameters is not None:
             self.ui.weightsLabel.text = self._catalog.weightsSentence(*self._foundation())
 
-    def _start(self, settings: dict[str, str], device: str) -> None:
+    def _start(self, chosen: Any, settings: dict[str, str], device: str) -> None:
         name = self.store.newRunName()
-        arguments = trainArguments(self.store.folder, name, self.parameters, settings, device)
+        arguments = trainArguments(self.store.folder, name, chosen, settings, device)
         run = self.store.runFolder(name)
         self._begin(run)
         self.runner.start(arguments, run)

@@ -83,7 +83,12 @@ def warmStartMinutes() -> str:
 def trainArguments(
     project: Path, run: str, parameters: Any, settings: Mapping[str, str], device: str
 ) -> list[str]:
-    """``samsemiseg train`` for a new run."""
+    """``samsemiseg train`` for a new run.
+
+    Args:
+        parameters: preset and seed.
+        settings: on top of the preset.
+    """
     arguments = ["train", str(project), "--preset", parameters.preset, "--run", run]
     arguments += ["--device", device, "--seed", str(parameters.seed)]
     for key, value in settings.items():

@@ -17,6 +17,29 @@ STEPS: tuple[dict[str, str], ...] = (
     {"retraining.patch": "[64, 64, 32]", "retraining.net.width": "8"},
 )
 
+LOWERED = {key for step in STEPS for key in step}
+
+
+def lowerStill(settings: Mapping[str, str], device: str) -> tuple[dict[str, str], str]:
+    """Settings and device that need less memory than these.
+
+    Args:
+        settings: what was set by ``--set``, with all that is lowered here.
+        device: the device that ran out of memory.
+    """
+    for times in range(1, len(STEPS) + 1):
+        lower = lowered(settings, device, times)
+        if lower != (settings, device):
+            return lower
+    lower, processor = lowered(settings, device, len(STEPS) + 1)
+    if device != processor and "foundation.weights" not in lower:
+        # The model that was chosen for the GPU; another one is the user's choice.
+        from SAMSemiSegLib.run.settings import FoundationSettings
+
+        if lower.get("foundation.name") == FoundationSettings().resolved("cuda"):
+            lower["foundation.name"] = "auto"
+    return lower, processor
+
 
 def lowered(settings: Mapping[str, str], device: str, times: int) -> tuple[dict[str, str], str]:
     """Settings and device for the ``times``-th retry; the last ones go to the processor.
