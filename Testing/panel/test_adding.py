@@ -132,3 +132,32 @@ def test_adding_shows_how_far_it_is_and_can_be_stopped(panel):
     panel.project.ui.addFolderButton.click()
     assert "none of the folder's images was added" in panel.ui.messageLabel.text
     assert not ids(panel)
+
+
+def test_segments_without_a_voxel_become_no_labels(panel):
+    node = aSegmentation(aScan("first"))
+    node.GetSegmentation().AddEmptySegment("helper", "helper")
+    aScan("second")
+    panel.project.ui.newProjectButton.click()
+    panel.project.ui.addSceneButton.click()
+    store = panel.services.store
+    assert [(label.name, label.value) for label in store.labels] == [("liver", 1)]
+    assert "left out: helper" in panel.ui.messageLabel.text
+
+    panel.project._openCase("first")
+    panel.labels.ui.takeSegmentsButton.click()
+    assert [label.name for label in store.labels] == ["liver"]
+    assert "hold no voxel became no labels: helper" in panel.ui.messageLabel.text
+    panel.labels.ui.addLabelButton.click()
+    panel.labels._rename(1, "helper")
+    panel.labels.ui.takeSegmentsButton.click()
+    assert panel.ui.messageLabel.text == ""
+
+
+def test_labels_that_are_set_up_before_anything_is_drawn_are_taken(panel):
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "set up")
+    for name in ("liver", "tumor"):
+        node.GetSegmentation().AddEmptySegment(name, name)
+    panel.project.ui.newProjectButton.click()
+    panel.labels.ui.takeSegmentsButton.click()
+    assert [label.name for label in panel.services.store.labels] == ["liver", "tumor"]

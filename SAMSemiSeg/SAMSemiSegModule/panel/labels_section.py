@@ -12,6 +12,7 @@ from SAMSemiSegModule.panel.drawing import checkInScene, saveDrawing, takeOwnDra
 from SAMSemiSegModule.panel.section import Section
 from SAMSemiSegModule.scene.candidates import labelsOf
 from SAMSemiSegModule.scene.case_view import renameLabel
+from SAMSemiSegModule.scene.content import emptySegments
 
 COLOR, NAME, VALUE, TERMINOLOGY = 0, 1, 2, 3
 
@@ -171,6 +172,14 @@ class LabelsSection(Section):
         for number, entry in enumerate(new):
             entries.append({**entry, "value": first + number})
         self._setEntries(entries)
+        named = {entry["name"] for entry in entries}
+        if empty := [name for name in emptySegments(segmentation) if name not in named]:
+            self.services.tell(
+                _(
+                    "Segments that hold no voxel became no labels: {names}. Draw in them first, or "
+                    "click 'Add label'."
+                ).format(names=", ".join(empty))
+            )
 
     def _showLabels(self) -> None:
         table = self.ui.labelTable

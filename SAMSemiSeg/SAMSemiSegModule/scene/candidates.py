@@ -11,7 +11,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from SAMSemiSegModule.scene.case_view import isLoaded, keysOf
-from SAMSemiSegModule.scene.content import isPrediction, segmentCount
+from SAMSemiSegModule.scene.content import filledSegments, isPrediction, segmentCount
 from SAMSemiSegModule.scene.geometry import isValidVolume
 from SAMSemiSegModule.scene.segmentations import DEFAULT_TERMINOLOGY
 
@@ -140,11 +140,19 @@ def _noteOnResult(result: Any, volume: Any) -> str:
 
 
 def labelsOf(segmentation: Any) -> list[dict[str, Any]]:
-    """The segments as entries of a label set: name, value, color, terminology."""
+    """The segments as entries of a label set: name, value, color, terminology.
+
+    A segment without a voxel is a helper or a leftover and no label, unless nothing is drawn at
+    all: then it is the labels that were set up.
+    """
     tag = slicer.vtkSegment.GetTerminologyEntryTagName()
+    ids = segmentation.GetSegmentation().GetSegmentIDs()
+    segments = [segmentation.GetSegmentation().GetSegment(segmentId) for segmentId in ids]
+    filled = filledSegments(segmentation)
     labels = []
-    for value, segmentId in enumerate(segmentation.GetSegmentation().GetSegmentIDs(), start=1):
-        segment = segmentation.GetSegmentation().GetSegment(segmentId)
+    for value, segment in enumerate(
+        [s for s in segments if s.GetName() in filled] or segments, start=1
+    ):
         entry = vtk.reference("")
         terminology = str(entry) if segment.GetTag(tag, entry) else None
         labels.append(

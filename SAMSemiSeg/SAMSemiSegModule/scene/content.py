@@ -20,6 +20,13 @@ def filledSegments(node: Any) -> list[str]:
     return [name for name, _count, _places in _filled(node)]
 
 
+def emptySegments(node: Any) -> list[str]:
+    """Names of the segments that hold none."""
+    filled, segmentation = filledSegments(node), node.GetSegmentation()
+    names = [segmentation.GetSegment(i).GetName() for i in segmentation.GetSegmentIDs()]
+    return [name for name in names if name not in filled]
+
+
 def contentOf(node: Any) -> str:
     """A short text that is another one once a voxel, or the name of a filled segment, changes.
 
