@@ -28,6 +28,22 @@ def test_review_goes_from_the_least_certain_to_a_clear_end(openProject):
     assert ui.trainAgainButton.enabled
 
 
+def test_at_the_end_the_review_says_what_can_be_done(openProject, fakeTraining):
+    ui, store = openProject.review.ui, openProject.services.store
+    pretendPseudoLabels(openProject)
+    ui.nextButton.click()
+    ui.rejectButton.click()
+    ui.rejectButton.click()
+    assert [case.status for case in store.cases] == ["labeled", "rejected", "rejected"]
+    assert "label some of the cases in 'Labels'" in ui.whyLabel.text
+    assert not ui.trainAgainButton.enabled
+    ui.undoButton.click()
+    ui.acceptButton.click()
+    assert "Train again with your corrections" in ui.whyLabel.text and ui.trainAgainButton.enabled
+    fakeTraining("obey")
+    assert "A training is under way" in ui.whyLabel.text and not ui.trainAgainButton.enabled
+
+
 def test_review_starts_with_the_least_certain_whatever_is_on_screen(openProject):
     panel, ui = openProject, openProject.review.ui
     pretendPseudoLabels(panel)

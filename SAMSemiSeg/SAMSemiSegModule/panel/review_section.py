@@ -82,9 +82,7 @@ class ReviewSection(Section):
             ui.whyLabel.text = _("Click 'Next' to see the case that the model is least sure of.")
         else:
             ui.caseLabel.text = ""
-            ui.whyLabel.text = _(
-                "Train again with your corrections, or go on to 'Model' to use the result."
-            )
+            ui.whyLabel.text = self._whatNext()
         for button in (ui.correctButton, ui.rejectButton, ui.editButton):
             button.enabled = isWaiting
         # An empty label teaches nothing, and no training would start with it.
@@ -92,8 +90,8 @@ class ReviewSection(Section):
         ui.nextButton.enabled = bool(waiting)
         ui.previousButton.enabled = isWaiting and neighbor(waiting, case.id, -1) is not None
         ui.undoButton.enabled = self.store.decisions > 0
-        reviewed = any(c.status in ("accepted", "corrected") for c in self.store.cases)
-        ui.trainAgainButton.enabled = reviewed and not self.services.trainer.isRunning()
+        isTraining = self.services.trainer.isRunning()
+        ui.trainAgainButton.enabled = self._hasReviewed() and not isTraining
 
     def setShortcutsEnabled(self, enabled: bool) -> None:
         """Shortcuts work while the module is on screen only."""
@@ -197,6 +195,21 @@ class ReviewSection(Section):
                 self.services.view.show(self.store, case, self.parameters, opacity)
         finally:
             self.services.changed()
+
+    def _hasReviewed(self) -> bool:
+        """Whether the review gave labels to train on."""
+        return any(case.status in ("accepted", "corrected") for case in self.store.cases)
+
+    def _whatNext(self) -> str:
+        """What can be done where nothing waits."""
+        if self.services.trainer.isRunning():
+            return _("A training is under way; what it makes of the unlabeled cases comes here.")
+        if self._hasReviewed():
+            return _("Train again with your corrections, or go on to 'Model' to use the result.")
+        return _(
+            "You have kept none of them: label some of the cases in 'Labels', then train again in "
+            "'Train'."
+        )
 
     def _emptySentence(self) -> str:
         segmentation = self.parameters.caseSegmentation
