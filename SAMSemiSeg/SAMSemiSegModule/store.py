@@ -90,6 +90,11 @@ class ProjectStore:
         label = case.reference if case.role == "evaluation" else case.label
         return None if label is None else Path(self._project.path(label))
 
+    def hasLostLabel(self, case: Any) -> bool:
+        """Whether the file of a case's label is gone, as where its run's folder was deleted."""
+        path = self.labelPath(case)
+        return path is not None and not path.exists()
+
     def uncertaintyPath(self, case: Any) -> Path | None:
         """The uncertainty that was written beside the pseudo-label, where there is one."""
         label = self.labelPath(case)

@@ -218,12 +218,17 @@ def test_a_label_that_files_hold_is_not_removed(openProject):
     assert "'liver' stays: the label of 'first' holds it" in openProject.ui.messageLabel.text
 
 
-def test_a_case_whose_label_is_gone_leaves_nothing_in_the_scene(openProject):
+@pytest.mark.parametrize("isGone", [False, True])
+def test_a_case_whose_label_cannot_be_read_leaves_nothing_in_the_scene(openProject, isGone):
+    """With the file gone the scan is shown all the same, and goes with the next case."""
     store = openProject.services.store
     pretendPseudoLabels(openProject)
-    store.labelPath(store.case("third")).unlink()
+    path = store.labelPath(store.case("third"))
+    path.unlink() if isGone else path.write_bytes(b"NRRD0004 and no more")
     slicer.mrmlScene.RemoveNode(slicer.util.getNode("third"))
     before = len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"))
     openProject.project._openCase("third")
     assert "third.nrrd" in openProject.ui.messageLabel.text
+    if isGone:
+        openProject.project._openCase("second")
     assert len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")) == before

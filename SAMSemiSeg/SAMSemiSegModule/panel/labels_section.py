@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 
 from SAMSemiSegModule.panel.drawing import checkInScene, saveDrawing, takeOwnDrawing
 from SAMSemiSegModule.panel.section import Section
+from SAMSemiSegModule.panel.showing import showCase
 from SAMSemiSegModule.scene.candidates import labelsOf
 from SAMSemiSegModule.scene.case_view import renameLabel
 from SAMSemiSegModule.scene.content import emptySegments
@@ -66,7 +67,7 @@ class LabelsSection(Section):
         case = self.store.case(parameters.caseId)
         if parameters.caseSegmentation is None and self.store.labelPath(case) is not None:
             # It came while the case was on screen, or its node was deleted.
-            self.services.view.show(self.store, case, parameters, parameters.overlayOpacity)
+            showCase(self.services, case)
         if parameters.caseSegmentation is None and not takeOwnDrawing(self.services):
             return
         segmentation = self.services.view.editable(self.store, parameters)

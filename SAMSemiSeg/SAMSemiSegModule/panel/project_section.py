@@ -13,6 +13,7 @@ from SAMSemiSegModule.panel.adding import Adding
 from SAMSemiSegModule.panel.case_table import CaseTable, stateTitle
 from SAMSemiSegModule.panel.drawing import mayLeave
 from SAMSemiSegModule.panel.section import Section
+from SAMSemiSegModule.panel.showing import showCase
 from SAMSemiSegModule.panel.suggestion import Suggestion
 from SAMSemiSegModule.scene.case_view import caseKey, isUnsaved, keysOf
 from SAMSemiSegModule.scene.thumbnails import (
@@ -147,12 +148,9 @@ class ProjectSection(Section):
             if not mayLeave(self.services, caseId):
                 return
             case = self.store.case(caseId)
-            self.services.view.show(self.store, case, self.parameters, self._opacity())
+            showCase(self.services, case)
             self._drawPictureOfShown(case)
             self.services.changed()
-
-    def _opacity(self) -> float:
-        return self.parameters.overlayOpacity
 
     def _showSelected(self) -> None:
         selected = self._table.selectedIds()

@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 
 from SAMSemiSegModule.panel.drawing import checkInScene, mayLeave, saveDrawing
 from SAMSemiSegModule.panel.section import Section
+from SAMSemiSegModule.panel.showing import showCase
 from SAMSemiSegModule.review.queue import neighbor, reason, waitingCases
 from SAMSemiSegModule.scene.case_view import FILE, isUnsaved
 from SAMSemiSegModule.scene.content import segmentCount
@@ -76,17 +77,19 @@ class ReviewSection(Section):
         )
         if isWaiting:
             ui.caseLabel.text = case.id
-            ui.whyLabel.text = " ".join((reason(case, waiting), self._emptySentence())).strip()
+            ui.whyLabel.text = " ".join((reason(case, waiting), self._whyNotAccepted(case))).strip()
         elif waiting:
             ui.caseLabel.text = ""
             ui.whyLabel.text = _("Click 'Next' to see the case that the model is least sure of.")
         else:
             ui.caseLabel.text = ""
             ui.whyLabel.text = self._whatNext()
-        for button in (ui.correctButton, ui.rejectButton, ui.editButton):
+        for button in (ui.rejectButton, ui.editButton):
             button.enabled = isWaiting
+        hasDrawing = self.parameters.caseSegmentation is not None
+        ui.correctButton.enabled = isWaiting and (hasDrawing or not self.store.hasLostLabel(case))
         # An empty label teaches nothing, and no training would start with it.
-        ui.acceptButton.enabled = isWaiting and not self._emptySentence()
+        ui.acceptButton.enabled = isWaiting and not self._whyNotAccepted(case)
         ui.nextButton.enabled = bool(waiting)
         ui.previousButton.enabled = isWaiting and neighbor(waiting, case.id, -1) is not None
         ui.undoButton.enabled = self.store.decisions > 0
@@ -146,7 +149,8 @@ class ReviewSection(Section):
         """Whether to decide about the pseudo-label on screen as the model made it: what was drawn
         on it would make it a correction, and one that came meanwhile was seen by nobody."""
         parameters = self.parameters
-        checkInScene(parameters, parameters.caseSegmentation)
+        if not self._isLost():
+            checkInScene(parameters, parameters.caseSegmentation)
         if isUnsaved(parameters.caseSegmentation):
             answer = self.services.dialogs.saveDrawing(question.format(case=parameters.caseId))
             if answer:
@@ -154,9 +158,11 @@ class ReviewSection(Section):
             if answer is not False:
                 return False
         self.store.refresh()
-        case = self.store.case(parameters.caseId)
-        isSeen = case is None or parameters.caseSegmentation.GetAttribute(FILE) == str(
-            self.store.labelPath(case)
+        case, shown = self.store.case(parameters.caseId), parameters.caseSegmentation
+        isSeen = (
+            case is None
+            or self._isLost()
+            or (shown is not None and shown.GetAttribute(FILE) == str(self.store.labelPath(case)))
         )
         if not isSeen:
             self.services.view.leave(parameters)
@@ -168,6 +174,11 @@ class ReviewSection(Section):
                 ).format(case=case.id)
             )
         return isSeen
+
+    def _isLost(self) -> bool:
+        """Whether the pseudo-label of the case on screen is gone, so that there is none to see."""
+        case = self.store.case(self.parameters.caseId)
+        return case is not None and self.store.hasLostLabel(case)
 
     def _decide(self, decide: Callable[[str], bool | None]) -> None:
         caseId = self.parameters.caseId
@@ -190,9 +201,7 @@ class ReviewSection(Section):
         try:
             if mayLeave(self.services, caseId):
                 self._reviewed = caseId
-                opacity = self.parameters.overlayOpacity
-                case = self.store.case(caseId)
-                self.services.view.show(self.store, case, self.parameters, opacity)
+                showCase(self.services, self.store.case(caseId))
         finally:
             self.services.changed()
 
@@ -211,8 +220,11 @@ class ReviewSection(Section):
             "'Train'."
         )
 
-    def _emptySentence(self) -> str:
+    def _whyNotAccepted(self, case: Any) -> str:
+        """Why the pseudo-label on screen cannot be accepted, "" where it can."""
         segmentation = self.parameters.caseSegmentation
+        if self.store.hasLostLabel(case):
+            return _("Its file is gone: reject it, or click 'Edit', draw it and click 'Correct'.")
         if segmentation is None:  # it came while the case was on screen, or was deleted there
             return _("The pseudo-label is not on screen; double-click the case in 'Project'.")
         if segmentCount(segmentation):

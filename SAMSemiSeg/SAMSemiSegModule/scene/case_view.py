@@ -40,7 +40,8 @@ class CaseView:
     """
 
     def show(self, store: Any, case: Any, parameters: Parameters, opacity: float = 0.4) -> None:
-        """Load what is not in the scene yet, and fit the views to it.
+        """Load what is not in the scene yet, and fit the views to it; of a case whose label file is
+        gone, the scan alone.
 
         Raises:
             OSError: a file cannot be read; the message names it.
@@ -120,7 +121,7 @@ class CaseView:
         for node in present:
             if isLoaded(node):
                 removeNode(node)  # of a label that the project no longer has
-        if path is None:
+        if path is None or store.hasLostLabel(case):
             return None
         node = loadLabels(path, volume, store.labels, f"{case.id} label")
         markAsSaved(node, path)
