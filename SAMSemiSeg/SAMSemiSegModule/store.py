@@ -155,7 +155,7 @@ class ProjectStore:
 
     def keepForScoring(self, caseIds: Sequence[str]) -> None:
         """Labeled cases no longer train: they only score what the others have taught. Cases that
-        only score go back to training."""
+        only score go back to training, unlabeled where they have no label to score by."""
         from SAMSemiSegLib.errors import InputError
         from SAMSemiSegLib.project.review import forget
 
@@ -164,8 +164,9 @@ class ProjectStore:
             for caseId in caseIds:
                 case = self._project.case(caseId)
                 if case.role == "evaluation":
-                    label, expert = case.reference, {"origin": "expert", "status": "labeled"}
-                    update = {"role": "training", "label": label, "reference": None, **expert}
+                    update = {"role": "training", "label": case.reference, "reference": None}
+                    if case.reference is not None:
+                        update |= {"origin": "expert", "status": "labeled"}
                 elif case.origin in ("expert", "corrected"):
                     update = {"role": "evaluation", "reference": case.label, "label": None}
                     update |= {"origin": "none", "status": "unlabeled"}

@@ -174,6 +174,22 @@ def test_a_label_drawn_on_a_case_that_only_scores_is_what_it_scores_by(openProje
     assert store.case("first").label == "labels/first-drawn.nrrd"
 
 
+def test_a_case_that_only_scores_and_has_no_label_goes_back_to_training_unlabeled(openProject):
+    store = openProject.services.store
+    store.project.case("second").role = "evaluation"
+    store.project.save()
+    openProject.project._table.select(["second"])
+    openProject.project.ui.scoreOnlyButton.click()
+    case = store.case("second")
+    assert (case.role, case.label, case.origin, case.status) == (
+        "training",
+        None,
+        "none",
+        "unlabeled",
+    )
+    assert store.counts() == (1, 2, 0)
+
+
 def test_a_folder_without_a_project_is_told_in_the_words_of_the_panel(openProject, tmp_path):
     openProject.services.dialogs.folder = tmp_path
     openProject.project.ui.openProjectButton.click()
