@@ -40,7 +40,6 @@ def test_what_slicers_own_editor_drew_on_a_case_becomes_its_label(openProject):
     assert "'Segmentation' is drawn on 'second'" in panel.ui.messageLabel.text
     label(panel, "second")
     assert panel.labels.ui.editor.segmentationNode() is parameters.caseSegmentation is own
-    assert "'Segmentation' is drawn on this scan" in panel.ui.messageLabel.text
     assert own.GetName() == "Segmentation" and filledSegments(own) == ["liver"]
     panel.labels.ui.saveLabelButton.click()
     assert panel.services.store.case("second").status == "labeled"
@@ -68,17 +67,36 @@ def test_a_training_asks_about_a_drawing_that_was_taken_over_and_not_saved(
     assert not started and "not saved: second." in asked[1]
 
 
-def test_of_several_drawings_the_newest_that_is_visible_is_meant_or_none(openProject):
+def test_of_several_drawings_the_newest_that_is_visible_is_offered(openProject):
     panel, parameters, asked = openProject, openProject.services.parameters, []
     drawings = [drawnOn("second", name) for name in ("first try", "better", "hidden")]
     drawings[2].GetDisplayNode().SetVisibility(False)
     panel.services.dialogs.confirm = lambda question: asked.append(question)
     label(panel, "second")
-    assert "first try, better. Shall 'better'" in asked[0]
-    assert parameters.caseSegmentation is None and not panel.labels.ui.editor.segmentationNode()
+    assert "'better' is drawn on the scan of 'second'" in asked[0]
+    assert "newest of first try, better;" in asked[0]
+    begun = parameters.caseSegmentation
+    assert begun is panel.labels.ui.editor.segmentationNode() and begun not in drawings
+
+    # Nothing is drawn in the empty one yet, so the other can still be taken in its place.
     drawings[1].GetDisplayNode().SetVisibility(False)
+    panel.services.dialogs.confirm = lambda question: True
     panel.labels.ui.labelCaseButton.click()
-    assert parameters.caseSegmentation is drawings[0] and len(asked) == 1
+    assert parameters.caseSegmentation is drawings[0] is panel.labels.ui.editor.segmentationNode()
+    assert not slicer.mrmlScene.IsNodePresent(begun)
+
+
+def test_a_drawing_that_was_begun_is_kept_to(openProject):
+    panel, parameters, asked = openProject, openProject.services.parameters, []
+    panel.services.dialogs.confirm = lambda question: asked.append(question)
+    label(panel, "second")
+    begun = parameters.caseSegmentation
+    draw(panel, BLOCK)
+    drawnOn("second", "Segmentation")
+    panel.labels.ui.labelCaseButton.click()
+    panel.labels.ui.saveLabelButton.click()
+    panel.labels.ui.labelCaseButton.click()
+    assert parameters.caseSegmentation is begun and not asked
 
 
 def test_a_result_of_a_model_and_an_empty_segmentation_are_not_taken_over(openProject):

@@ -16,6 +16,7 @@ from SAMSemiSegModule.scene.case_view import (
     caseKey,
     isLoaded,
     isUnsaved,
+    isUntouched,
     keysOf,
     markAsDrawing,
     markAsSaved,
@@ -23,6 +24,7 @@ from SAMSemiSegModule.scene.case_view import (
 from SAMSemiSegModule.scene.content import filledSegments
 from SAMSemiSegModule.scene.segmentations import exportLabels, isDrawnOnGridOf
 from SAMSemiSegModule.scene.views import showOnly
+from SAMSemiSegModule.scene.volumes import removeNode
 
 
 def saveDrawing(services: Services) -> bool:
@@ -65,40 +67,32 @@ def saveDrawing(services: Services) -> bool:
     return isSaved
 
 
-def takeOwnDrawing(services: Services) -> bool:
-    """Take what the user drew on the scan of the case on screen by other means, for example in
-    Slicer's own Segment Editor, as the drawing of the case, which has none; say so.
-
-    Returns:
-        Whether to go on: not where several are drawn and the newest is not meant.
-    """
+def takeOwnDrawing(services: Services) -> None:
+    """Ask whether what the user drew on the scan of the case on screen by other means, for example
+    in Slicer's own Segment Editor, is the drawing of the case, where it has none yet."""
     store, parameters = services.store, services.parameters
-    case = store.case(parameters.caseId)
-    keys = {caseKey(store, other) for other in store.cases}
-    own = ownDrawings(parameters.caseVolume, keys)
+    case, begun = store.case(parameters.caseId), parameters.caseSegmentation
+    hasLabel = store.labelPath(case) is not None and not store.hasLostLabel(case)
+    if hasLabel or not (begun is None or isUntouched(begun)):
+        return
+    own = ownDrawings(parameters.caseVolume, {caseKey(store, other) for other in store.cases})
     if not own:
-        return True
+        return
+    newest = own[-1]
     question = _(
-        "Several segmentations are drawn on the scan of '{case}': {names}. Shall '{newest}', the "
-        "newest, become its label? To take another, cancel, and hide in the module 'Data' those "
-        "that are not meant."
-    ).format(
-        case=case.id,
-        names=", ".join(node.GetName() for node in own),
-        newest=own[-1].GetName(),
-    )
-    if len(own) > 1 and not services.dialogs.confirm(question):
-        return False
-    markAsDrawing(own[-1], caseKey(store, case), store.labelPath(case))
-    parameters.caseSegmentation = own[-1]
-    showOnly(own[-1], [])
-    services.tell(
-        _(
-            "'{segmentation}' is drawn on this scan: it is the drawing of '{case}' now, and "
-            "becomes its label once you save it."
-        ).format(segmentation=own[-1].GetName(), case=case.id)
-    )
-    return True
+        "'{segmentation}' is drawn on the scan of '{case}'. Take it as the case's drawing? It "
+        "becomes the label once you save it. If you cancel, it stays as it is, and an empty "
+        "drawing is begun."
+    ).format(segmentation=newest.GetName(), case=case.id)
+    if len(own) > 1:
+        question += " " + _(
+            "It is the newest of {names}; to take another, hide it in the module 'Data' first."
+        ).format(names=", ".join(node.GetName() for node in own))
+    if services.dialogs.confirm(question):
+        removeNode(begun)
+        markAsDrawing(newest, caseKey(store, case), store.labelPath(case))
+        parameters.caseSegmentation = newest
+        showOnly(newest, [])
 
 
 def mayLeave(services: Services, caseId: str = "") -> bool:

@@ -68,8 +68,7 @@ class LabelsSection(Section):
         if parameters.caseSegmentation is None and self.store.labelPath(case) is not None:
             # It came while the case was on screen, or its node was deleted.
             showCase(self.services, case)
-        if parameters.caseSegmentation is None and not takeOwnDrawing(self.services):
-            return
+        takeOwnDrawing(self.services)
         segmentation = self.services.view.editable(self.store, parameters)
         editor = self.ui.editor
         editor.setMRMLSegmentEditorNode(self._singleEditorNode())

@@ -193,6 +193,12 @@ def isUnsaved(segmentation: Any) -> bool:
     return content is not None and content != contentOf(segmentation)
 
 
+def isUntouched(segmentation: Any) -> bool:
+    """Whether it was begun here as an empty drawing, and still is one."""
+    isBegun = isLoaded(segmentation) and segmentation.GetAttribute(FILE) is None
+    return isBegun and not segmentCount(segmentation)
+
+
 def renameLabel(store: Any, old: str, new: str) -> None:
     """Rename a label's segments of the project's cases in the scene: they are found by its name."""
     keys = {caseKey(store, case) for case in store.cases}
