@@ -62,7 +62,7 @@ class Panel:
         self.services.parameters = parameters
         if parameters is None:
             self.labels.leaveEditor()
-            self.train.forgetPlot()
+            self.train.curves.forget()
             self.model.leaveScene()
             return
         for section in self.sections:

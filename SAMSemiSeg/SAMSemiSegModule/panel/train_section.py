@@ -10,6 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from SAMSemiSegModule.panel.catalog import Catalog
+from SAMSemiSegModule.panel.curves import Curves
 from SAMSemiSegModule.panel.drawing import mayTrain
 from SAMSemiSegModule.panel.section import Choice, Section
 from SAMSemiSegModule.process.arguments import (
@@ -25,7 +26,6 @@ from SAMSemiSegModule.process.progress import RunProgress, inWords
 from SAMSemiSegModule.process.query import NoAnswer
 from SAMSemiSegModule.review.queue import waitingCases
 from SAMSemiSegModule.runs import startedWith, stoppedRun
-from SAMSemiSegModule.scene.plots import CurvePlot
 
 POLL_MILLISECONDS = 200
 # Of a flood of output only the end is shown; the log file in the run's folder has it all.
@@ -46,7 +46,7 @@ class TrainSection(Section):
         self._run: Path | None = None
         self._catalog = Catalog(self.services.ask)
         self._polls = 0
-        self._plot: CurvePlot | None = None
+        self.curves = Curves(ui.plotWidget)
         self._choices = {
             "preset": Choice(ui.presetBox, self._setter("preset")),
             "foundation": Choice(ui.foundationBox, self._setter("foundation")),
@@ -61,7 +61,6 @@ class TrainSection(Section):
         self.onClick(ui.copyLogButton, self._copyLog)
         self.onClick(ui.removeWeightsButton, self._removeWeights)
         ui.extraSettingsEdit.editingFinished.connect(self._showWeights)
-        ui.plotWidget.visible = False
         self._timer = qt.QTimer()
         self._timer.interval = POLL_MILLISECONDS
         self._timer.timeout.connect(self._poll)
@@ -170,15 +169,8 @@ class TrainSection(Section):
         """The panel is taken down: a run goes on, and the next panel finds it again."""
         self._timer.stop()
         self._catalog.end()
-        self.forgetPlot()
+        self.curves.forget()
         self.runner.letGoOn()
-
-    def forgetPlot(self) -> None:
-        """The scene is closed: its plot nodes go with it."""
-        if self._plot is not None:
-            self._plot.remove()
-            self._plot = None
-        self.ui.plotWidget.visible = False
 
     def _setter(self, name: str) -> Any:
         def changed(value: str) -> None:
@@ -230,7 +222,7 @@ class TrainSection(Section):
         self.ui.totalBar.value = 0
         self.ui.totalLabel.text = ""
         self._showBars(True)
-        self.forgetPlot()  # it shows another run
+        self.curves.forget()  # they are of another run
 
     def _stoppedRun(self) -> Path | None:
         """The run that can be continued. The folder says so, not the scene: it can be continued
@@ -269,7 +261,7 @@ class TrainSection(Section):
             self._showProgress()
         self._polls += 1
         if self.progress.curves and (self._polls % POLLS_PER_PLOT == 0 or update.outcome):
-            self._showCurves()
+            self.curves.show(self.progress)
         if update.outcome is not None:
             self._finish(update.outcome)
 
@@ -284,23 +276,6 @@ class TrainSection(Section):
     def _showBars(self, visible: bool) -> None:
         for widget in (self.ui.stageBar, self.ui.totalBar, self.ui.totalLabel):
             widget.visible = visible
-
-    def _showCurves(self) -> None:
-        if self._plot is None:
-            self._plot = CurvePlot(_("Training"), _("step"), _("value"))
-            view = slicer.mrmlScene.GetSingletonNode("SAMSemiSeg", "vtkMRMLPlotViewNode")
-            if view is None:
-                view = slicer.mrmlScene.CreateNodeByClass("vtkMRMLPlotViewNode")
-                view.UnRegister(None)
-                view.SetSingletonTag("SAMSemiSeg")
-                view.SetSaveWithScene(False)
-                view = slicer.mrmlScene.AddNode(view)
-            view.SetPlotChartNodeID(self._plot.chartNode.GetID())
-            self.ui.plotWidget.setMRMLPlotViewNode(view)
-            self.ui.plotWidget.visible = True
-        self._plot.chartNode.SetTitle(self.progress.titleOf(self.progress.curvesOf))
-        self._plot.update(self.progress.shownCurves)
-        self.ui.plotWidget.update()
 
     def _isOfProject(self) -> bool:
         """Whether the latest run is of the open project: another may have been opened meanwhile."""
