@@ -161,7 +161,7 @@ def test_a_stopped_run_can_be_continued_after_a_later_one(openProject, fakeTrain
     fakeTraining("succeed")
     assert not button.enabled
     pump(lambda: train.outcome is not None)
-    assert button.enabled and button.text == "Continue run-1"
+    assert button.enabled and button.text == "Continue earlier run"
     assert "'run-1'" in button.toolTip and "in place of those of 'run-2'" in button.toolTip
     folder = RunFolder(store.runFolder("run-1"))
     folder.lock()  # the command goes on with it

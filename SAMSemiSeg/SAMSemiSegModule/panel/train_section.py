@@ -238,7 +238,7 @@ class TrainSection(Section):
         tip = _("Go on with '{run}' from its last checkpoint.").format(run=stopped.name)
         latest = self.store.runs()[0]
         if latest != stopped:
-            button.text = _("Continue {run}").format(run=stopped.name)
+            button.text = _("Continue earlier run")  # its name, in the tooltip, may be long
             tip += " " + _(
                 "It was begun before '{latest}': once it is finished, 'Review' has its "
                 "segmentations of all cases that you have not accepted or corrected, in place of "
