@@ -9,7 +9,9 @@ import pytest
 pytest.importorskip("slicer", reason="slicer-core is not installed")
 pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
 pytest.importorskip("pydantic", reason="the library's packages are not installed")
+import numpy as np
 import qt
+import SimpleITK as sitk
 import slicer
 import vtk
 from actions import aScan, aSegmentation
@@ -99,6 +101,22 @@ def test_a_bad_or_a_known_file_does_not_hold_up_the_others(panel, scene, tmp_pat
         assert ids(panel) == panel.project._table.visibleIds() == ["a", "z"]
         assert "letter.nrrd" in panel.ui.messageLabel.text
     assert "a.nrrd' is in the project already, as the case 'a'" in panel.ui.messageLabel.text
+
+
+def test_a_scan_that_was_moved_is_added_to_its_case(panel, tmp_path):
+    scan = tmp_path / "before" / "a.nrrd"
+    scan.parent.mkdir()
+    sitk.WriteImage(sitk.GetImageFromArray(np.random.default_rng(5).random((9, 8, 7))), str(scan))
+    panel.services.dialogs.folder = tmp_path / "project"
+    panel.project.ui.newProjectButton.click()
+    panel.services.dialogs.files = [scan]
+    panel.project.ui.addFilesButton.click()
+    moved = scan.parent.rename(tmp_path / "after") / "a.nrrd"
+    panel.services.dialogs.files = [moved]
+    panel.project.ui.addFilesButton.click()
+    store = panel.services.store
+    assert ids(panel) == ["a"] and store.imagePath(store.case("a")) == moved
+    assert "'a': Its scan was missing and was found again" in panel.ui.messageLabel.text
 
 
 def test_adding_shows_how_far_it_is_and_can_be_stopped(panel):

@@ -108,8 +108,8 @@ class Adding:
         self._tell(notes)
 
     def _addFile(self, path: Path) -> list[str]:
-        self._services.store.addFile(path)
-        return []
+        case = self._services.store.addFile(path)
+        return [f"'{case.id}': {case.note}"] if case.note else []
 
     def _addCandidate(self, candidate: Candidate) -> list[str]:
         """Write volume and label into the project; where one fails, neither stays.
