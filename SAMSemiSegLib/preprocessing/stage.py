@@ -192,8 +192,11 @@ def _has_changed(project: Project, case: Case, digest: Path) -> bool:
     """Whether the label is another than the one that was preprocessed."""
     assert case.label is not None
     label = project.path(case.label)
-    # What was preprocessed needs its file no more.
-    return label.is_file() and file_digest(label) != digest.read_text(encoding="utf-8")
+    kept = digest.read_text(encoding="utf-8")
+    try:
+        return label.is_file() and file_digest(label) != kept
+    except OSError:  # what was preprocessed needs its file no more
+        return False
 
 
 def _save(path: Path, array: np.ndarray[Any, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 from SAMSemiSegLib.atomic import is_disk_full
@@ -108,6 +109,7 @@ def start(
         log.info(STOPPED)
         raise
     except Exception as error:
+        _clean(error, project)
         if not (isinstance(error, OSError) and is_disk_full(error)):
             told = project.without_paths(traceback.format_exc())
             log.error("The run ended unexpectedly\n%s", told)
@@ -119,6 +121,22 @@ def start(
             handler.close()
         folder.unlock()
         let_go()
+
+
+def _clean(error: BaseException | None, project: Project) -> None:
+    """Take the paths of scans out of an error and of those that it came from: their traceback is
+    printed, and what is printed the panel keeps."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        error.args = tuple(
+            project.without_paths(part) if isinstance(part, str) else part for part in error.args
+        )
+        if isinstance(error, OSError):
+            for name in ("filename", "filename2"):
+                if isinstance(path := getattr(error, name), str | Path):
+                    setattr(error, name, project.without_paths(str(path)))
+        error = error.__cause__ or error.__context__
 
 
 def _manifest(folder: RunFolder) -> dict[str, Any]:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.volumes.access import told_if_unreadable
 from SAMSemiSegLib.volumes.formats import check_name
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
 
+@told_if_unreadable
 def is_series_folder(folder: Path) -> bool:
     """Whether the folder itself (not a sub-folder) holds DICOM files, by their magic word."""
     files = (p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith("."))
@@ -28,6 +30,7 @@ def is_series_folder(folder: Path) -> bool:
     return False
 
 
+@told_if_unreadable
 def names_patient(folder: Path) -> bool:
     """Whether the folder's name holds a part of the name, or the number, of the patient whose
     slices it holds. Where the slices say that the identity was removed, it is no patient's."""
@@ -71,6 +74,8 @@ def read_series(folder: Path) -> sitk.Image:
         raise InputError(f"There is no folder '{folder}'; check the path.")
     for path in folder.iterdir():
         check_name(path)
+        if path.is_file():  # a slice that may not be read would be passed over without a word
+            path.open("rb").close()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ours are the sentences
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)) if any(folder.iterdir()) else ()
     if not series:

@@ -10,6 +10,7 @@ import numpy as np
 
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.volumes import dicom, segmentation
+from SAMSemiSegLib.volumes.access import told_if_unreadable
 from SAMSemiSegLib.volumes.formats import FORMATS, check_name, suffix_of
 from SAMSemiSegLib.volumes.grids import check_same_patient, describe_resampling, same_grid
 from SAMSemiSegLib.volumes.headers import check_compressed, check_header, nonfinite_voxels
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
 
 
+@told_if_unreadable
 def read_image(path: Path) -> Volume:
     """Read a scan: one component, 3D, finite, not constant. The voxel type is the file's.
 
@@ -45,6 +47,7 @@ def read_image(path: Path) -> Volume:
     return volume
 
 
+@told_if_unreadable
 def read_image_geometry(path: Path) -> Geometry:
     """The grid of an image by its header alone (of a DICOM folder: by its slices).
 
@@ -56,6 +59,7 @@ def read_image_geometry(path: Path) -> Geometry:
     return _grid(_open(path))
 
 
+@told_if_unreadable
 def read_labels(
     path: Path, values: Sequence[int], like: Geometry, names: Sequence[str] | None = None
 ) -> tuple[Volume, str | None]:
@@ -90,6 +94,7 @@ def read_labels(
     return _onto(path, channels, like, notes)
 
 
+@told_if_unreadable
 def label_values(path: Path) -> dict[int, str]:
     """The values a label file holds, in rising order, each with its segment's name or "".
 
@@ -106,6 +111,7 @@ def label_values(path: Path) -> dict[int, str]:
     return {int(v): "" for v in np.unique(raw) if v > 0}
 
 
+@told_if_unreadable
 def check_label_geometry(path: Path, like: Geometry) -> str | None:
     """Refuse by its header a label that cannot belong to the image; the sentence if resampled.
 
