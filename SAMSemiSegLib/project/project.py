@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ from SAMSemiSegLib.project.label_set import LabelSet
 
 FILE = "project.json"
 VERSION = 1
+
+SLICE_NAME = r"""(?m:[/\\].*?(?=["'](?:\W|$)|$))?"""
+"""What follows a folder's path in a sentence: up to a quotation mark, else to the end of a line."""
 
 
 class Decision(BaseModel):
@@ -190,14 +194,18 @@ class Project(BaseModel):
 
     def without_paths(self, text: str) -> str:
         """A sentence about a case's file with the case's id in place of the path, which may name a
-        patient: for logs, events and reports."""
+        patient: for logs, events and reports. Nor does the name of a slice stay, in a folder of
+        DICOM slices."""
         kinds = ("image", "label", "reference")
         found = [
             (str(self.path(p)), c.id, k) for c in self.cases for k in kinds if (p := getattr(c, k))
         ]
         # The longest first: "scan1" is the beginning of "scan10".
         for path, case_id, kind in sorted(found, key=lambda item: -len(item[0])):
-            text = text.replace(path, f"{case_id} ({kind})")
+            # Also as Python's own errors write it, and other libraries on Windows.
+            for written in {path, repr(path)[1:-1], Path(path).as_posix()}:
+                if written in text:
+                    text = re.sub(re.escape(written) + SLICE_NAME, f"{case_id} ({kind})", text)
         return text
 
     def replace(self, case: Case) -> None:

@@ -157,3 +157,25 @@ def test_a_prepared_case_needs_its_label_file_no_more(
     assert _has_changed(project, case, tmp_path / "digest")
     refuse(monkeypatch, project.path(case.label), errno.EIO)
     assert not _has_changed(project, case, tmp_path / "digest")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "'{folder}/DOE_005.dcm' cannot be read as a DICOM slice",
+        "'{folder}/O'Brien 5.dcm' cannot be read",
+        "ITK says: no such file {folder}/DOE 005.dcm",
+        "the folder '{folder}' is empty",
+    ],
+)
+def test_names_of_slices_stay_out_too(project: Project, text: str) -> None:
+    paths = ["/scans/DOE", "/scans/DOE\\JANE"]  # of which Python writes the second with "\\\\"
+    project.cases[:] = [
+        project.unlabeled[0].model_copy(update={"image": path, "id": f"c{i}"})
+        for i, path in enumerate(paths)
+    ]
+    for folder, case_id in ((paths[0], "c0"), (paths[1], "c1"), (repr(paths[1])[1:-1], "c1")):
+        cleaned = project.without_paths(text.format(folder=folder))
+        assert f"{case_id} (image)" in cleaned
+        assert not any(name in cleaned for name in ("DOE", "JANE", "Brien", ".dcm"))
+        assert ("cannot be read" in text) == ("cannot be read" in cleaned)
