@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,19 @@ from SAMSemiSegLib.volumes.formats import check_name
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
+
+PATIENT_NAME = "0010|0010"
+NUMBERS = ("0010|0020", "0008|0050")
+"""Of the patient, of the examination (the accession number)."""
+DAYS = ("0010|0030", "0008|0020")
+"""Of birth, of the examination."""
+CHARACTER_SETS = (
+    *("utf-8", "gb18030", "big5", "iso2022_jp_1", "shift_jis", "euc_kr"),
+    *("iso8859-1", "iso8859-2", "iso8859-5", "iso8859-7"),
+)
+"""In which names are found in DICOM files."""
+ANNOUNCEMENT = rb"\x1b(?:\$\)|-|\))[@-Z]"
+"""Of a second set by ISO 2022, which Python's codecs take for given."""
 
 
 @told_if_unreadable
@@ -32,8 +46,9 @@ def is_series_folder(folder: Path) -> bool:
 
 @told_if_unreadable
 def names_patient(folder: Path) -> bool:
-    """Whether the folder's name holds a part of the name, or the number, of the patient whose
-    slices it holds. Where the slices say that the identity was removed, it is no patient's."""
+    """Whether the folder's name holds a part of the name of the patient whose slices it holds, the
+    number of the patient or of the examination, or the day of birth or of the examination. Where
+    the slices say that the identity was removed, it is no patient's."""
     import SimpleITK as sitk
 
     files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
@@ -44,21 +59,58 @@ def names_patient(folder: Path) -> bool:
     reader.ReadImageInformation()
 
     def value(tag: str) -> str:
-        return reader.GetMetaData(tag).strip().casefold() if reader.HasMetaDataKey(tag) else ""
+        return reader.GetMetaData(tag).strip() if reader.HasMetaDataKey(tag) else ""
 
-    if value("0012|0062") == "yes":
+    if value("0012|0062").casefold() == "yes":
         return False
-    own = folder.resolve().name.casefold()
+    own = _folded(folder.resolve().name)
+    names = {group for name in _decoded(value(PATIENT_NAME)) for group in name.split("=")}
+    days = {day for tag in DAYS for day in _written(re.sub(r"\D", "", value(tag)))}
+    return (
+        any(_has_name(own, name) for name in names)
+        or any(_has_number(own, re.sub(r"[\W_]", "", _folded(value(tag)))) for tag in NUMBERS)
+        or any(day in re.sub(r"[\W_]", "", own) for day in days)
+    )
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+def _decoded(text: str) -> set[str]:
+    """What a field may say, whose bytes ITK takes for UTF-8 in whatever character set they are. In
+    the wrong ones it says what is no folder's name."""
+    raw = text.encode("utf-8", "surrogateescape")
+    raw = re.sub(ANNOUNCEMENT, b"", raw)
+    return {_folded(raw.decode(codec, "ignore")) for codec in CHARACTER_SETS}
+
+
+def _has_name(own: str, name: str) -> bool:
+    """Whether a folder's name holds a name's longer parts, or all of them."""
     words, joined = set(re.findall(r"[^\W_]+", own)), re.sub(r"[\W_]", "", own)
-    parts = re.findall(r"[^\W\d_]+", value("0010|0010"))
+    parts = re.findall(r"[^\W\d_]+", name)
     # Shorter parts (initials, "Dr") would be found in any name, but not all of them together.
-    if any(len(part) >= 3 and part in own for part in parts):
+    if any(len(part) >= (3 if _is_latin(part) else 2) and part in own for part in parts):
         return True
     whole = ("".join(parts), "".join(reversed(parts)))
-    if parts and (words.issuperset(parts) or any(len(w) > 3 and w in joined for w in whole)):
-        return True
-    number = re.sub(r"[\W_]", "", value("0010|0020"))
+    long = len(whole[0]) >= (4 if _is_latin(whole[0]) else 2)
+    return bool(parts) and (words.issuperset(parts) or (long and any(w in joined for w in whole)))
+
+
+def _is_latin(word: str) -> bool:
+    """Others, such as Chinese characters, say more with fewer letters."""
+    return any("LATIN" in unicodedata.name(letter, "") for letter in word)
+
+
+def _has_number(own: str, number: str) -> bool:
+    words, joined = re.findall(r"[^\W_]+", own), re.sub(r"[\W_]", "", own)
     return bool(number) and (number in words or (len(number) > 3 and number in joined))
+
+
+def _written(date: str) -> tuple[str, ...]:
+    """The digits of a DICOM date (YYYYMMDD) in the orders in which people write it."""
+    year, month, day = date[:4], date[4:6], date[6:]
+    return (date, day + month + year, month + day + year) if len(date) == 8 else ()
 
 
 def read_series(folder: Path) -> sitk.Image:
