@@ -171,7 +171,11 @@ def _prepare_case(
         assert case.label is not None
         values = project.label_set.values
         labels, note = read_labels(
-            project.path(case.label), values, volume.geometry, project.label_set.names
+            project.path(case.label),
+            values,
+            volume.geometry,
+            project.label_set.names,
+            own=case.origin == "pseudo",
         )
         if note:
             # The case's id says which; a file's name may be a patient's.

@@ -76,9 +76,11 @@ def as_started(project: Project, folder: RunFolder) -> Project:
 
 
 def _labeled(case: Case, run: str) -> Case:
+    if case.trainable:
+        return case
     # One that only scores by now is still scored by none of this run's networks: they know it.
-    label = case.reference if case.role == "evaluation" else case.label
-    if label is None or not (case.trainable or case.role == "evaluation"):
+    label = case.reference if case.role == "evaluation" else None
+    if label is None:
         raise InputError(
             f"The label of the case '{case.id}', which the run '{run}' trains on, has been taken "
             "back since it began; give the case a label again, or start a new run."

@@ -61,7 +61,11 @@ def read_image_geometry(path: Path) -> Geometry:
 
 @told_if_unreadable
 def read_labels(
-    path: Path, values: Sequence[int], like: Geometry, names: Sequence[str] | None = None
+    path: Path,
+    values: Sequence[int],
+    like: Geometry,
+    names: Sequence[str] | None = None,
+    own: bool = False,
 ) -> tuple[Volume, str | None]:
     """Read a label onto its image's grid as channel indices.
 
@@ -70,6 +74,8 @@ def read_labels(
         values: the label set's values; a voxel of ``values[i]`` becomes ``i + 1``, 0 stays 0.
         like: the geometry of the image.
         names: the label set's names, by which the segments of a .seg.nrrd are found first.
+        own: a run of the project wrote the file; its segments are found by their values first, as
+            voxels of label maps are, for labels may have been renamed since.
 
     Returns:
         A uint8 volume on exactly the grid ``like``, and what the user should be told: resampled,
@@ -82,7 +88,7 @@ def read_labels(
     notes: list[str] = []
     segments = segmentation.segments_of(image)
     if segments:
-        channels, note = segmentation.flatten(path, image, segments, values, names)
+        channels, note = segmentation.flatten(path, image, segments, values, names, own)
         notes += [note] if note else []
     else:
         channels = _channels(path, image, values)

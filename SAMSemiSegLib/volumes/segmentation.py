@@ -70,8 +70,12 @@ def flatten(
     segments: list[Segment],
     values: Sequence[int],
     names: Sequence[str] | None,
+    own: bool = False,
 ) -> tuple[Volume, str | None]:
     """The segments as one volume of channel indices (uint8); where they overlap the later wins.
+
+    Args:
+        own: a run of the project wrote them, so that the values count before the names.
 
     Returns:
         The volume on the file's grid, and a sentence if segments overlap.
@@ -85,7 +89,9 @@ def flatten(
     channels = np.zeros(layers.shape[:3], np.uint8)
     overlap = 0
     for channel, mask in zip(
-        _channel_of(path, [s for s, _ in drawn], values, names), (m for _, m in drawn), strict=True
+        _channel_of(path, [s for s, _ in drawn], values, names, own),
+        (m for _, m in drawn),
+        strict=True,
     ):
         overlap += int(np.count_nonzero(channels[mask]))
         channels[mask] = channel
@@ -149,10 +155,20 @@ def predicted_mark(name: str, voxels: int, segments: int) -> str:
 
 
 def _channel_of(
-    path: Path, segments: list[Segment], values: Sequence[int], names: Sequence[str] | None
+    path: Path,
+    segments: list[Segment],
+    values: Sequence[int],
+    names: Sequence[str] | None,
+    own: bool,
 ) -> list[int]:
     """The channel of each segment: by name if all names are known, else by value, unless a name
-    that is known says otherwise."""
+    that is known says otherwise. In the project's own files by value: what a label is called may
+    have changed since, its value has not."""
+    by_value = len({s.value for s in segments}) == len(segments) and all(
+        s.value in values for s in segments
+    )
+    if own and by_value:
+        return [list(values).index(s.value) + 1 for s in segments]
     known = [name.strip().casefold() for name in names or ()]
     named = [s.name.strip().casefold() for s in segments]
     if all(name in known for name in named):
@@ -160,9 +176,6 @@ def _channel_of(
     contradicted = any(
         name in known and values[known.index(name)] != segment.value
         for name, segment in zip(named, segments, strict=True)
-    )
-    by_value = len({s.value for s in segments}) == len(segments) and all(
-        s.value in values for s in segments
     )
     if by_value and not contradicted:
         return [list(values).index(s.value) + 1 for s in segments]
