@@ -30,6 +30,7 @@ def read_image(path: Path) -> Volume:
     Raises:
         InputError: one sentence that names the file and what is wrong with it.
     """
+    segmentation.refuse(path)
     volume = Volume.from_sitk(_read(path))
     array = volume.array
     count = nonfinite_voxels(path)
@@ -49,11 +50,18 @@ def read_image(path: Path) -> Volume:
 
 @told_if_unreadable
 def read_image_geometry(path: Path) -> Geometry:
-    """The grid of an image by its header alone (of a DICOM folder: by its slices).
+    """The grid of a scan by its header alone (of a DICOM folder: by its slices).
 
     Raises:
-        InputError: not an image, not 3D, impossible spacing, truncated as far as can be seen.
+        InputError: not a scan, not 3D, impossible spacing, truncated as far as can be seen.
     """
+    segmentation.refuse(path)
+    return read_grid(path)
+
+
+@told_if_unreadable
+def read_grid(path: Path) -> Geometry:
+    """As :func:`read_image_geometry`, of a scan or of a label."""
     if path.is_dir():
         return Geometry.of(dicom.read_series(path))
     return _grid(_open(path))
@@ -86,7 +94,7 @@ def read_labels(
     """
     image = _read_label(path)
     notes: list[str] = []
-    segments = segmentation.segments_of(image)
+    segments = segmentation.segments_of(path, image)
     if segments:
         channels, note = segmentation.flatten(path, image, segments, values, names, own)
         notes += [note] if note else []
@@ -108,7 +116,7 @@ def label_values(path: Path) -> dict[int, str]:
         InputError: no label map.
     """
     image = _read_label(path)
-    segments = segmentation.segments_of(image)
+    segments = segmentation.segments_of(path, image)
     if segments:
         if len({s.value for s in segments}) == len(segments):
             return {s.value: s.name for s in sorted(segments, key=lambda s: s.value)}
@@ -205,7 +213,7 @@ def _read(path: Path, segmentation_allowed: bool = False) -> sitk.Image:
         image = image[..., 0]
     if "complex" in image.GetPixelIDTypeAsString():
         raise InputError(f"'{path}' has complex voxels; export its magnitude image.")
-    if image.GetNumberOfComponentsPerPixel() > 1 and not segmentation.segments_of(image):
+    if image.GetNumberOfComponentsPerPixel() > 1 and not segmentation.segments_of(path, image):
         raise InputError(
             f"'{path}' has {image.GetNumberOfComponentsPerPixel()} values at each voxel but no "
             "segments; give a label map or a .seg.nrrd saved by Slicer."

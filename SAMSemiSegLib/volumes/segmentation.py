@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.volumes.headers import text_header
 from SAMSemiSegLib.volumes.volume import Geometry, Volume
 
 if TYPE_CHECKING:
@@ -38,8 +39,30 @@ class Segment:
     color: Color | None
 
 
-def segments_of(image: sitk.Image) -> list[Segment]:
-    """The segments named in the header, in its order; none for a plain label map."""
+def refuse(path: Path) -> None:
+    """Refuse a segmentation where a scan is wanted: its voxels could be read like one's.
+
+    Raises:
+        InputError: by its name or header it is one.
+    """
+    name = path.name.lower()
+    is_nrrd = name.endswith(".nrrd") and path.is_file()
+    if name.endswith(".seg.nrrd") or (is_nrrd and "\nSegment0_" in text_header(path, b"\n\n")):
+        raise InputError(
+            f"'{path}' is a segmentation, not a scan; give the scan that it was drawn on, and the "
+            "segmentation as its label."
+        )
+
+
+def segments_of(path: Path, image: sitk.Image) -> list[Segment]:
+    """The segments named in the header, in its order; none for a plain label map.
+
+    Args:
+        path: of the image, for the message.
+
+    Raises:
+        InputError: a segment's value or layer is no number, or the file has no such layer.
+    """
     segments: list[Segment] = []
     while True:
         prefix = f"Segment{len(segments)}_"
@@ -51,17 +74,26 @@ def segments_of(image: sitk.Image) -> list[Segment]:
         if name is None:
             return segments
         # Files from before Slicer 4.11 have a layer of zeros and ones for each segment.
-        value = get("LabelValue")
-        layer = get("Layer")
-        color = get("Color")
-        segments.append(
-            Segment(
+        value, layer = get("LabelValue"), get("Layer")
+        own_layer = len(segments) if value is None else 0
+        try:
+            segment = Segment(
                 name,
-                int(value) if value is not None else 1,
-                int(layer) if layer is not None else (0 if value is not None else len(segments)),
-                _color(color),
+                1 if value is None else int(value),
+                own_layer if layer is None else int(layer),
+                _color(get("Color")),
             )
-        )
+        except ValueError as error:
+            raise InputError(
+                f"The segment '{name}' of '{path}' has a value or a layer that is no whole number; "
+                "save the segmentation again in Slicer."
+            ) from error
+        if not 0 <= segment.layer < image.GetNumberOfComponentsPerPixel():
+            raise InputError(
+                f"The segment '{name}' of '{path}' is said to be in layer {segment.layer}, which "
+                "the file does not have; save the segmentation again in Slicer."
+            )
+        segments.append(segment)
 
 
 def flatten(
@@ -84,7 +116,7 @@ def flatten(
         InputError: a segment that is not empty belongs to no label of the label set.
     """
     layers = _layers(image)
-    masks = [(s, layers[..., s.layer] == s.value) for s in segments if s.layer < layers.shape[-1]]
+    masks = [(s, layers[..., s.layer] == s.value) for s in segments]
     drawn = [(s, mask) for s, mask in masks if mask.any()]
     channels = np.zeros(layers.shape[:3], np.uint8)
     overlap = 0

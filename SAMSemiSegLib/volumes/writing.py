@@ -27,7 +27,7 @@ from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.volumes import segmentation
 from SAMSemiSegLib.volumes.formats import FORMATS, check_name, suffix_of
 from SAMSemiSegLib.volumes.headers import byte_order, nifti_header, text_header
-from SAMSemiSegLib.volumes.reading import read_image_geometry
+from SAMSemiSegLib.volumes.reading import read_grid
 from SAMSemiSegLib.volumes.volume import Volume
 
 
@@ -104,9 +104,9 @@ def _write(path: Path, volume: Volume, header: dict[str, str] | None, source: Pa
 
 def _copy_geometry(source: Path, target: Path, volume: Volume) -> None:
     """Copy the geometry fields of the source's header if they describe the volume's grid."""
-    if read_image_geometry(target) == volume.geometry:
+    if read_grid(target) == volume.geometry:
         return
-    if read_image_geometry(source) != volume.geometry:
+    if read_grid(source) != volume.geometry:
         return
     kinds = {".nii": "nifti", ".nii.gz": "nifti", ".nrrd": "nrrd", ".seg.nrrd": "nrrd"}
     kind = kinds.get(suffix_of(target))

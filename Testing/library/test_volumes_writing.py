@@ -6,7 +6,13 @@ import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
 from SAMSemiSegLib.errors import InputError
-from SAMSemiSegLib.volumes.reading import label_values, read_image, read_image_geometry, read_labels
+from SAMSemiSegLib.volumes.reading import (
+    label_values,
+    read_grid,
+    read_image,
+    read_image_geometry,
+    read_labels,
+)
 from SAMSemiSegLib.volumes.volume import Geometry, Volume
 from SAMSemiSegLib.volumes.writing import write_image, write_labels
 
@@ -30,12 +36,12 @@ def test_labels_lie_on_the_grid_of_real_scans(
         grid = read_image_geometry(source)
         path = tmp_path / f"out{suffix}"
         write_labels(path, labels_on(grid), NAMES, VALUES, COLORS, source=source)
-        assert read_image_geometry(path) == grid, source
+        assert read_grid(path) == grid, source
 
     oblique = read_image_geometry(dicom_folder / "t2_22_slices")
     small = Geometry((6, 5, 4), oblique.spacing, oblique.origin, oblique.direction)
     write_labels(tmp_path / f"out{suffix}", labels_on(small), NAMES, VALUES, COLORS)
-    back = read_image_geometry(tmp_path / f"out{suffix}")
+    back = read_grid(tmp_path / f"out{suffix}")
     exactness = {".mha": 0, ".nrrd": 1e-14, ".seg.nrrd": 1e-14, ".nii.gz": 1e-5}[suffix]
     for part in ("spacing", "origin", "direction"):
         np.testing.assert_allclose(getattr(back, part), getattr(small, part), 0, exactness)
@@ -57,7 +63,7 @@ def test_an_oblique_source_is_matched_to_the_last_bit(tmp_path, source_suffix, s
     target = tmp_path / f"target{target_suffix}"
     label = labels_on(grid, seed)
     write_labels(target, label, NAMES, VALUES, COLORS, source=source)
-    assert read_image_geometry(target) == grid
+    assert read_grid(target) == grid
     back, note = read_labels(target, VALUES, grid, NAMES)
     assert note is None
     np.testing.assert_array_equal(back.array, label.array)
