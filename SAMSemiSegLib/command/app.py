@@ -79,13 +79,12 @@ def main(command: typer.Typer = app) -> None:
         command(standalone_mode=True)
     except UserError as error:
         _end(str(error), error.exit_code)
-    except Cancelled:
-        _end("Stopped. Continue with the same command and --resume.", Cancelled.exit_code)
+    except Cancelled as error:
+        _end(str(error) or "Stopped.", Cancelled.exit_code)
     except OSError as error:
         if is_disk_full(error):
             _end(
-                "The disk is full; free some space and continue with --resume (the last "
-                "checkpoint is whole).",
+                "The disk is full; free some space and go on (what was saved before is whole).",
                 DiskFullError.exit_code,
             )
         if error.filename is not None and (is_forbidden(error) or isinstance(error, IN_THE_WAY)):

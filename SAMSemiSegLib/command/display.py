@@ -36,10 +36,11 @@ class Display:
 
     Args:
         run: name of the run.
+        stopped: what is said where the process ends in the middle of a step.
     """
 
-    def __init__(self, run: str) -> None:
-        self.run = run
+    def __init__(self, run: str, stopped: str) -> None:
+        self.run, self.stopped = run, stopped
         self.console = Console(stderr=True)
         self._bars = Progress(
             TextColumn("{task.description:<32}"),
@@ -102,7 +103,7 @@ class Display:
         elif kind == "stopped":  # in the middle of a step: the process ends now
             if self.console.is_terminal:
                 self._bars.stop()
-            self.console.print(event["message"], highlight=False, markup=False)
+            self.console.print(self.stopped, highlight=False, markup=False, soft_wrap=True)
         elif kind in ("warning", "message"):
             style = "yellow" if kind == "warning" else ""
             self.console.print(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.errors import Cancelled, InputError
 
 
 def train(
@@ -63,8 +63,14 @@ def train(
     from SAMSemiSegLib.command.display import Display
     from SAMSemiSegLib.run.start import start
 
-    with Display(folder.path.name) as display:
-        scores = start(opened, folder, settings, resume, display, stop_with_parent)
+    # Not "the same command": the demo's own would begin anew.
+    again = f'samsemiseg train "{project}" --run "{folder.path.name}" --resume'
+    stopped = f"Stopped. Continue with: {again}"
+    try:
+        with Display(folder.path.name, stopped) as display:
+            scores = start(opened, folder, settings, resume, display, stop_with_parent)
+    except Cancelled as error:
+        raise Cancelled(stopped) from error
     if scores is None:  # not the first of several processes
         return
     if as_json:

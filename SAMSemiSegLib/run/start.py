@@ -72,7 +72,7 @@ def start(
 
     def last_words() -> None:
         log.info(STOPPED)
-        events.emit("stopped", message="Stopped. Continue with the same command and --resume.")
+        events.emit("stopped", message=STOPPED)
 
     cancellation = Cancellation(folder.cancel_file, stop_with_parent, last_words)
     cancellation.start()
