@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from SAMSemiSegLib.atomic import is_disk_full
 from SAMSemiSegLib.errors import InputError, OutOfMemoryError
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ def predict(
     from SAMSemiSegLib.training.memory import hold_to_free_memory
 
     predictor = Predictor.load(model, device)
+    _check_writable(output, images)
     if predictor.on_cpu:
         hold_to_free_memory()
     results: list[dict[str, Any]] = []
@@ -167,6 +170,28 @@ def _check_names(images: list[Path], outputs: list[Path], overwrite: bool) -> No
             f"'{there[0]}'{others} is there already; give another folder with --output, or replace "
             "it with --overwrite."
         )
+
+
+def _check_writable(folder: Path | None, images: list[Path]) -> None:
+    """Whether results can be written, tried by a file that is gone at once: told only after a
+    prediction it would cost the time that one takes.
+
+    Args:
+        folder: of the results, made if need be; None: beside each scan.
+    """
+    beside = {image.absolute().parent for image in images if image.exists()}
+    for place in [folder] if folder else sorted(beside):
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except OSError as error:
+            if is_disk_full(error):
+                raise
+            raise InputError(
+                f"Results cannot be written to '{place}' ({error.strerror}); give another folder "
+                "with --output."
+            ) from error
 
 
 def _show(results: list[dict[str, Any]], names: list[str], as_json: bool) -> None:

@@ -1,5 +1,6 @@
 """``samsemiseg predict`` and ``methods``, as a user meets them."""
 
+import errno
 import json
 
 import numpy as np
@@ -115,6 +116,32 @@ def test_an_experts_segmentation_is_replaced_only_on_request(model, scan):
     assert expert.read_text() == "drawn by hand"
     assert _invoke(predict, model, scan, "--overwrite", "--device", "cpu").exit_code == 0
     assert expert.read_bytes().startswith(b"NRRD")
+
+
+@pytest.mark.parametrize("place", ["a file", "in a file", "read only"])
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_predicted(
+    model, scan, tmp_path, monkeypatch, place
+):
+    def forbid(*_, dir, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(dir))
+
+    monkeypatch.setattr("SAMSemiSegLib.command.predict.segment", lambda *_: pytest.fail("late"))
+    folder = tmp_path / "results"
+    if place == "read only":  # root may write anywhere
+        monkeypatch.setattr("tempfile.TemporaryFile", forbid)
+    else:
+        folder.write_text("no folder")
+        folder = folder if place == "a file" else folder / "new"
+    result = _invoke(predict, model, scan, "-o", folder, "--device", "cpu")
+    assert isinstance(result.exception, InputError)
+    told = str(result.exception)
+    assert f"cannot be written to '{folder}'" in told and told.endswith("with --output.")
+
+
+def test_no_folder_is_made_where_a_scan_is_missing(model, tmp_path):
+    result = _invoke(predict, model, tmp_path / "no" / "scan.nii.gz", "--device", "cpu")
+    assert result.exit_code == 2 and "There is no file" in result.stderr
+    assert not (tmp_path / "no").exists()
 
 
 def test_methods_lists_all_three_registries():
