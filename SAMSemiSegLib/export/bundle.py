@@ -26,6 +26,10 @@ from SAMSemiSegLib.preprocessing.plan import IntensityRule
 
 CARD_KEY = "samsemiseg_model_card"
 
+PACKAGES = {"fire": "0.7.1", "nibabel": "5.3.2", "pynrrd": "1.1.3"}
+"""What MONAI needs besides itself for its command, for NIfTI and for NRRD: each in a version that a
+bundle was run with, with NumPy 2."""
+
 
 def export_bundle(net: nn.Module, card: ModelCard, folder: Path) -> Path:
     """Write the folder ``bundle``: ``configs``, ``models``, ``docs``.
@@ -71,8 +75,8 @@ def bundle_metadata(card: ModelCard) -> dict[str, Any]:
         "monai_version": metadata.version("monai"),
         "pytorch_version": torch.__version__.partition("+")[0],
         "numpy_version": metadata.version("numpy"),
-        "required_packages_version": {"nibabel": "5.0.0"}
-        | ({"scikit-image": "0.19.0"} if card.largest_component else {}),
+        "required_packages_version": PACKAGES
+        | ({"scikit-image": "0.25.2"} if card.largest_component else {}),
         "name": card.name,
         "task": f"Segmentation of {', '.join(card.label_set.names)}",
         "description": "V-Net trained from few labeled and many unlabeled volumes. "
@@ -114,8 +118,7 @@ def bundle_metadata(card: ModelCard) -> dict[str, Any]:
 def inference_config(card: ModelCard) -> dict[str, Any]:
     """``inference.json``: every image of ``dataset_dir`` to a label file in ``output_dir``.
 
-    Run by ``python -m monai.bundle run --config_file configs/inference.json --bundle_root .
-    --dataset_dir IMAGES --output_dir RESULTS``.
+    Run by the command that the card's README tells.
     """
     preprocessing = [
         {"_target_": "LoadImaged", "keys": "image"},

@@ -151,6 +151,14 @@ def readme(card: ModelCard) -> str:
         "carries this card, so that a scan is preprocessed as in training and the result lies on "
         "the scan's own grid.",
         "",
+        "Without SAMSemiSeg, MONAI runs the bundle on a folder of NIfTI or NRRD files, from within "
+        "`bundle` and with the packages that its `configs/metadata.json` lists:",
+        "",
+        "```",
+        "python -m monai.bundle run --config_file configs/inference.json --bundle_root . "
+        "--dataset_dir IMAGES --output_dir RESULTS",
+        "```",
+        "",
         "## Labels",
         "",
         "| channel | name | value in files | color |",

@@ -15,7 +15,7 @@ from scipy import ndimage
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.evaluation.metrics import compare_labels
 from SAMSemiSegLib.evaluation.scores import Scores
-from SAMSemiSegLib.export.bundle import export_bundle
+from SAMSemiSegLib.export.bundle import bundle_metadata, export_bundle
 from SAMSemiSegLib.export.model_card import DataCounts, ModelCard, write_card
 from SAMSemiSegLib.export.onnx import export_onnx
 from SAMSemiSegLib.export.predictor import OnnxNet, Predictor
@@ -190,10 +190,10 @@ def test_bundle_preprocesses_in_monai_as_we_do(intensity, tmp_path):
     np.testing.assert_allclose(theirs, ours, atol=1e-3)
 
 
-def run_in_monai(bundle, volume, folder):
+def run_in_monai(bundle, volume, folder, suffix=".nii.gz"):
     """The label file that ``monai.bundle`` makes of a volume, and its array (X, Y, Z)."""
     (folder / "scans").mkdir()
-    sitk.WriteImage(volume.to_sitk(), str(folder / "scans" / "scan.nii.gz"))
+    sitk.WriteImage(volume.to_sitk(), str(folder / "scans" / f"scan{suffix}"))
     monai.bundle.run(
         run_id="run",
         config_file=str(bundle / "configs" / "inference.json"),
@@ -206,16 +206,30 @@ def run_in_monai(bundle, volume, folder):
     return written, sitk.GetArrayFromImage(sitk.ReadImage(str(written))).transpose(2, 1, 0)
 
 
-def test_bundle_runs_in_monai_and_agrees(exported, tmp_path):
+@pytest.mark.parametrize("suffix, package", [(".nii.gz", "nibabel"), (".nrrd", "nrrd")])
+def test_bundle_runs_in_monai_and_agrees(exported, tmp_path, suffix, package):
     """``monai.bundle`` runs the configuration as it is; its label file equals ours."""
     pytest.importorskip("nibabel", reason="MONAI's Orientation needs nibabel")
+    pytest.importorskip(package, reason="MONAI reads such files with it")
     volume = make_volume(7)
-    written, found = run_in_monai(exported[2], volume, tmp_path)
+    written, found = run_in_monai(exported[2], volume, tmp_path, suffix)
     predictor = Predictor.load(exported[2], "cpu")
     labels = predictor.predict(volume).array
     values = np.array([0, *predictor.card.label_set.values])[labels]
     assert written.name == "scan_segmentation.nii.gz" and found.shape == values.shape
     assert (found == values).mean() > 0.99
+
+
+def test_a_bundle_names_all_that_monai_needs_and_its_command(exported):
+    """MONAI reads NIfTI with nibabel and NRRD with pynrrd, and its command needs fire."""
+    text = (exported[2] / "configs" / "metadata.json").read_text(encoding="utf-8")
+    listed = json.loads(text)["required_packages_version"]
+    assert listed.keys() == {"nibabel", "pynrrd", "fire"}
+    assert tuple(map(int, listed["nibabel"].split("."))) >= (5, 3), "older ones need NumPy 1"
+    words = (exported[2] / "docs" / "README.md").read_text(encoding="utf-8")
+    assert "python -m monai.bundle run --config_file configs/inference.json" in words
+    cleaning = bundle_metadata(make_card(largest_component=["a"]))
+    assert cleaning["required_packages_version"].keys() - listed.keys() == {"scikit-image"}
 
 
 def test_each_export_looks_at_the_scales_of_its_card(tmp_path):
