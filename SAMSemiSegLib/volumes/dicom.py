@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,12 +53,13 @@ def names_patient(folder: Path) -> bool:
     the slices say that the identity was removed, it is no patient's."""
     import SimpleITK as sitk
 
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
     reader = sitk.ImageFileReader()
-    if not files:
-        return False
-    reader.SetFileName(files[0])
-    reader.ReadImageInformation()
+    with _damage_told(folder):
+        files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
+        if not files:
+            return False
+        reader.SetFileName(files[0])
+        reader.ReadImageInformation()
 
     def value(tag: str) -> str:
         return reader.GetMetaData(tag).strip() if reader.HasMetaDataKey(tag) else ""
@@ -129,7 +132,9 @@ def read_series(folder: Path) -> sitk.Image:
         if path.is_file():  # a slice that may not be read would be passed over without a word
             path.open("rb").close()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ours are the sentences
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)) if any(folder.iterdir()) else ()
+    with _damage_told(folder):
+        found = any(folder.iterdir())
+        series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)) if found else ()
     if not series:
         raise InputError(
             f"The folder '{folder}' holds no DICOM slices; give a folder of one DICOM series or "
@@ -158,16 +163,22 @@ def read_series(folder: Path) -> sitk.Image:
     _check_slices(folder, files)
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(files)
-    try:
+    with _damage_told(folder):
         image = reader.Execute()
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        raise InputError(f"The DICOM slices in '{folder}' are in color; give a gray-value series.")
+    return image
+
+
+@contextmanager
+def _damage_told(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except RuntimeError as error:
         raise InputError(
             f"The DICOM slices in '{folder}' cannot be read as one volume (a damaged file, or "
             "slices of unequal size); export the series again."
         ) from error
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        raise InputError(f"The DICOM slices in '{folder}' are in color; give a gray-value series.")
-    return image
 
 
 def _slice_count(file: str) -> int:

@@ -20,6 +20,8 @@ import numpy as np
 from SAMSemiSegLib.errors import InputError
 
 NIFTI_HEADER_SIZE = 348
+SINGLE_FILE = b"n+1"
+"""In the header of a NIfTI file that holds its voxels too; a .hdr/.img pair says "ni1"."""
 NIFTI_TYPES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1280, 1536, 1792, 2048, 2304)
 _META_LOCAL = re.compile(rb"^ElementDataFile\s*=\s*LOCAL\r?\n", re.MULTILINE)
 META_BYTES = {
@@ -144,9 +146,10 @@ def nonfinite_voxels(path: Path) -> int:
     The NIfTI library sets them to 0 while reading, so the array does not show them.
     """
     name = path.name.lower()
-    fields = _nifti_fields(nifti_header(path)) if name.endswith((".nii", ".nii.gz")) else None
+    header = nifti_header(path) if name.endswith((".nii", ".nii.gz")) else b""
+    fields = _nifti_fields(header)
     types = {16: "f4", 64: "f8"}
-    if fields is None or fields.code not in types:
+    if fields is None or fields.code not in types or header[344:347] != SINGLE_FILE:
         return 0
     dtype = np.dtype(fields.order + types[fields.code])
     left = fields.voxels * dtype.itemsize
@@ -208,7 +211,7 @@ def _check_nifti(path: Path) -> None:
             "again."
         )
     _check_spacing(path, fields.spacing)
-    if header[344:347] != b"n+1":  # .hdr/.img pair
+    if header[344:347] != SINGLE_FILE:
         return
     if not math.isfinite(fields.offset) or fields.offset < 0:
         raise InputError(

@@ -234,7 +234,8 @@ def _read_label(path: Path) -> sitk.Image:
 
 def _whole_numbers(path: Path, array: np.ndarray) -> np.ndarray:
     if np.issubdtype(array.dtype, np.floating):
-        if not np.isfinite(array).all() or np.any(array != np.round(array)):
+        # Beyond 2^53 not every whole number is there, and at 2^63 they end.
+        if not (np.abs(array) < 2**53).all() or np.any(array != np.round(array)):
             raise InputError(
                 f"'{path}' is not a label map: its voxels are not whole numbers; give the label, "
                 "not the image."

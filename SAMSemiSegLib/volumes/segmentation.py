@@ -244,6 +244,6 @@ def _extent(mask: np.ndarray) -> str:
 def _color(text: str | None) -> Color | None:
     try:
         red, green, blue = (round(255 * float(part)) for part in (text or "").split())
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter of an infinite one
         return None
     return red, green, blue

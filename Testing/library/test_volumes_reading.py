@@ -1,5 +1,6 @@
 """What is read, and the one sentence for each file that cannot be."""
 
+import contextlib
 import math
 import struct
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.volumes.dicom import names_patient
 from SAMSemiSegLib.volumes.reading import (
     check_label_geometry,
     read_image,
@@ -212,6 +214,34 @@ def test_labels_that_do_not_fit_the_label_set_are_refused(tmp_path, phantom):
     refused(tmp_path / "nan.nii.gz", "2 of its voxels are NaN", read)
 
 
+def test_what_a_damaged_header_cannot_say_is_no_program_error(tmp_path, phantom, recwarn):
+    """Found by changing bytes of headers at random."""
+    image, channels = phantom
+    path = tmp_path / "label.seg.nrrd"
+    write_labels(path, channels, NAMES, VALUES, COLORS)
+    color = b"Segment0_Color:=0.784314 0.0392157 0.0392157"
+    whole = path.read_bytes()
+    assert color in whole
+    path.write_bytes(whole.replace(color, b"Segment0_Color:=inf 0 0"))
+    labels, _ = read_labels(path, VALUES, image.geometry, NAMES)
+    np.testing.assert_array_equal(labels.array, channels.array)
+
+    # No single file by its magic word, so that its voxels are said to lie elsewhere, at 1e30.
+    path = tmp_path / "scan.nii"
+    write_image(path, image)
+    data = bytearray(path.read_bytes())
+    data[344:347] = b"nix"
+    struct.pack_into("<f", data, 108, 1e30)
+    path.write_bytes(data)
+    with contextlib.suppress(InputError):
+        read_image(path)
+
+    path = tmp_path / "huge.nrrd"
+    write_image(path, Volume(np.float32(1e30) * channels.array, image.geometry))
+    refused(path, "not whole numbers", lambda path: read_labels(path, VALUES, image.geometry))
+    assert not recwarn.list
+
+
 def test_a_label_on_another_grid_is_resampled_and_said_so(tmp_path, phantom):
     image, channels = phantom
     finer = sitk.Image((48, 42, 20), sitk.sitkUInt8)
@@ -321,3 +351,16 @@ def test_dicom_slices_that_are_no_regular_stack_are_refused(tmp_path):
 def test_a_dicom_file_of_many_slices_is_called_so(tmp_path):
     sitk.WriteImage(sitk.Image(8, 8, 4, sitk.sitkUInt16), str(tmp_path / "many.dcm"))
     refused(tmp_path, "many DICOM slices in one file")
+
+
+@pytest.mark.parametrize("search", ["GetGDCMSeriesIDs", "GetGDCMSeriesFileNames"])
+def test_slices_that_gdcm_stumbles_over_are_told_in_a_sentence(tmp_path, monkeypatch, search):
+    """Some damaged headers it does not pass over but throws at."""
+    folder = slices(tmp_path / "series", [(0.0, 0.0, 3.0 * i) for i in range(4)])
+
+    def throw(*_):
+        raise RuntimeError("Exception thrown in SimpleITK")
+
+    monkeypatch.setattr(f"SimpleITK.ImageSeriesReader.{search}", throw)
+    read = read_image if search == "GetGDCMSeriesIDs" else names_patient
+    refused(folder, "a damaged file", read)
