@@ -287,6 +287,27 @@ def test_a_seg_nrrd_from_before_a_label_was_renamed_comes_with_the_new_name(scen
     assert labelArray(again, volume, renamed)[1].voxels == {"front": 64, "posterior": 32}
 
 
+@pytest.mark.parametrize("isOwn", [False, True])
+def test_labels_that_were_swapped_since_name_a_runs_segments_by_value(scene, tmp_path, isOwn):
+    """As training reads them. In other files the names are right, whatever the values."""
+    from SAMSemiSegLib.volumes.reading import read_image
+    from SAMSemiSegLib.volumes.volume import Volume
+    from SAMSemiSegLib.volumes.writing import write_labels
+
+    volume = aVolume()
+    exportVolume(volume, tmp_path / "scan.nrrd")
+    image = read_image(tmp_path / "scan.nrrd")
+    channels = np.zeros(image.array.shape, np.uint8)
+    channels[2:6, 2:6, 2:6], channels[7:9, 2:6, 2:6] = 1, 2
+    written = zip(*((x.name, x.value, x.color) for x in LABELS), strict=True)
+    write_labels(tmp_path / "label.seg.nrrd", Volume(channels, image.geometry), *written)
+    first, second = LABELS
+    swapped = [replace(first, name=second.name), replace(second, name=first.name)]
+    again = loadLabels(tmp_path / "label.seg.nrrd", volume, swapped, "again", isOwn)
+    front, back = ("posterior", "anterior") if isOwn else ("anterior", "posterior")
+    assert labelArray(again, volume, swapped)[1].voxels == {front: 64, back: 32}
+
+
 def test_a_label_value_beyond_a_byte_is_kept(scene, tmp_path):
     volume = aVolume()
     drawn = aSegmentation(volume, posterior=np.s_[2:4, 3:6, 3:6])

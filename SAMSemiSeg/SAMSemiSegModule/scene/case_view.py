@@ -123,7 +123,8 @@ class CaseView:
                 removeNode(node)  # of a label that the project no longer has
         if path is None or store.hasLostLabel(case):
             return None
-        node = loadLabels(path, volume, store.labels, f"{case.id} label")
+        isOwn = case.origin == "pseudo"
+        node = loadLabels(path, volume, store.labels, f"{case.id} label", isOwn)
         markAsSaved(node, path)
         placeBeside(node, volume)
         return _tagged(node, key)

@@ -146,8 +146,11 @@ def exportLabels(
     return account
 
 
-def loadLabels(path: Path, volumeNode, labels: Sequence[Label], name: str):
+def loadLabels(path: Path, volumeNode, labels: Sequence[Label], name: str, isOwn: bool = False):
     """Load a label file of the project as a segmentation with the label set's names and colors.
+
+    Args:
+        isOwn: a run of this project has written it.
 
     Raises:
         OSError: the file cannot be read.
@@ -158,7 +161,7 @@ def loadLabels(path: Path, volumeNode, labels: Sequence[Label], name: str):
             node = slicer.util.loadSegmentation(str(path), properties)
             # Slicer's own Save would write what is drawn over the project's file.
             slicer.mrmlScene.RemoveNode(node.GetStorageNode())
-            _useLabelNames(node, labels)
+            _useLabelNames(node, labels, isOwn)
             return node
         labelMap = slicer.util.loadLabelVolume(str(path), properties)
     except RuntimeError as error:
@@ -185,8 +188,9 @@ def _segmentationFromLabelMap(labelMap, volumeNode, labels: Sequence[Label], nam
     return node
 
 
-def _useLabelNames(node, labels: Sequence[Label]) -> None:
-    """Name segments of a file as the library reads them: by name if all are known, else by value.
+def _useLabelNames(node, labels: Sequence[Label], isOwn: bool) -> None:
+    """Name segments of a file as the library reads them: by name if all are known, else by value;
+    in the project's own files by value first.
 
     A label may have been renamed since the file was written.
     """
@@ -194,12 +198,16 @@ def _useLabelNames(node, labels: Sequence[Label]) -> None:
     segments = [segmentation.GetSegment(i) for i in segmentation.GetSegmentIDs()]
     named = {label.name.strip().casefold(): label.name for label in labels}
     names = [named.get(segment.GetName().strip().casefold()) for segment in segments]
-    if None in names:
-        values = [segment.GetLabelValue() for segment in segments]
-        if len(set(values)) < len(values):  # a file from before Slicer 4.11: all are 1
+    values = [segment.GetLabelValue() for segment in segments]
+    valued = {label.value: label.name for label in labels}
+    byValue = [valued.get(value) for value in values]
+    hasOwnValues = len(set(values)) == len(values)  # from before Slicer 4.11: all are 1
+    if isOwn and hasOwnValues and None not in byValue:
+        names = byValue
+    elif None in names:
+        if not hasOwnValues:
             return
-        valued = {label.value: label.name for label in labels}
-        names = [valued.get(value) for value in values]
+        names = byValue
     for segment, name in zip(segments, names, strict=True):
         if name is not None:
             segment.SetName(name)
