@@ -15,7 +15,7 @@ from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.matching import Found
 from SAMSemiSegLib.project.project import Project
 
-PATIENT_NAMED = "The folder's name holds the patient's name, so the case is called"
+PATIENT_NAMED = "The folder's name identifies the patient, so the case is called"
 FOUND_AGAIN = "Its scan was missing and was found again at another place."
 
 

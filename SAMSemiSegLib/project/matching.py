@@ -28,13 +28,13 @@ def match_files(images: Path, labels: Path | None) -> tuple[list[Found], list[st
     Raises:
         InputError: there is no image, no label of an image's name, or two files of one name.
     """
-    by_stem = _listed(images, dicom=True)
+    by_stem = _listed(images, images=True)
     if not by_stem:
         raise InputError(
             f"The folder '{images}' holds no image; give a folder of "
             f"{', '.join(SUFFIXES[1:])} files, or of folders of DICOM slices."
         )
-    label_by_stem = _listed(labels, dicom=False) if labels is not None else {}
+    label_by_stem = _listed(labels, images=False) if labels is not None else {}
     by_stem, notes = _first_channels(by_stem, label_by_stem)
     found = [Found(image, label_by_stem.get(stem)) for stem, image in by_stem.items()]
     if labels is not None and not any(f.label for f in found):
@@ -45,19 +45,22 @@ def match_files(images: Path, labels: Path | None) -> tuple[list[Found], list[st
     return found, notes
 
 
-def _listed(folder: Path, dicom: bool) -> dict[str, Path]:
+def _listed(folder: Path, images: bool) -> dict[str, Path]:
     """Image files (and folders of DICOM slices) by what their names have in common, sorted."""
     from SAMSemiSegLib.volumes.dicom import is_series_folder
 
     if not folder.is_dir():
         raise InputError(f"There is no folder '{folder}'; check the path.")
-    if dicom and is_series_folder(folder):
+    if images and is_series_folder(folder):
         return {matching_stem(folder.name): folder}
     result: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
-        usable = dicom and is_series_folder(path) if path.is_dir() else bool(suffix_of(path))
+        if path.is_dir():
+            usable = images and is_series_folder(path)
+        else:  # a segmentation that lies among images is none
+            usable = suffix_of(path) not in (("", ".seg.nrrd") if images else ("",))
         if not usable:
             continue
         check_name(path)

@@ -65,6 +65,15 @@ def test_images_whose_labels_are_numbered_too_are_cases(project, scans):
     assert import_cases(project, *scans).labeled == 4
 
 
+def test_a_segmentation_among_the_images_is_no_case(project, scans):
+    images, _ = scans
+    first = min(images.iterdir())
+    (images / first.name.replace(".nii.gz", ".seg.nrrd")).write_bytes(b"of the same scan")
+    (images / "another.seg.nrrd").write_bytes(b"of another")
+    import_cases(project, images)
+    assert len(project.cases) == 5
+
+
 def test_a_number_may_be_a_count_or_a_name(project, scans):
     from SAMSemiSegLib.command.project import _number_or_names
 
