@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ def _changed(tree: dict[str, Any], assignments: Iterable[str], **top: Any) -> Ru
         if not separator:
             raise InputError(f"'--set {assignment}' is not of the form key=value.")
         given[key.strip()] = _value(text)
+    _leave_out_options(tree, given)
     for key, value in given.items():
         _assign(tree, key, value)
         # The preset's minutes would win over steps that somebody asks for.
@@ -82,6 +83,15 @@ def _changed(tree: dict[str, Any], assignments: Iterable[str], **top: Any) -> Ru
         return RunSettings.model_validate(tree)
     except ValidationError as error:
         raise InputError(_what_is_wrong(error)) from error
+
+
+def _leave_out_options(tree: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Options belong to one strategy or method; another one that is given has none of them."""
+    for group, choice in (("finetuning", "strategy"), ("retraining", "method")):
+        own = tree.get(group) or {}
+        chosen = own.get(choice, getattr(getattr(RunSettings(), group), choice))
+        if given.get(f"{group}.{choice}", chosen) != chosen:
+            own.pop("options", None)
 
 
 def _what_is_wrong(error: ValidationError) -> str:

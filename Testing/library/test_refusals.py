@@ -57,6 +57,20 @@ def command(
     train(project.folder, preset, list(assignments), run, device, seed, resume, False, False)
 
 
+def test_a_presets_options_are_those_of_its_own_strategy(project: Project) -> None:
+    rank = "finetuning.options.rank=8"
+    for preset in ("demo", "paper"):
+        own = load_settings(preset).finetuning
+        assert own.options
+        other = load_settings(preset, ["finetuning.strategy=cpc"])
+        assert not other.finetuning.options
+        check_before_start(project, other)
+        assert load_settings(preset, [f"finetuning.strategy={own.strategy}"]).finetuning == own
+    assert load_settings("paper", [rank]).finetuning.options["upscale"] == 1
+    for given in (["finetuning.strategy=houlsby", rank], [rank, "finetuning.strategy=houlsby"]):
+        assert load_settings("paper", given).finetuning.options == {"rank": 8}
+
+
 @pytest.mark.parametrize(
     "assignment, named",
     [
