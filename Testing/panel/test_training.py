@@ -88,10 +88,10 @@ def test_a_pause_holds_what_the_panel_waits_for_and_not_what_holds_it_up():
         time.sleep(0.15)
     with pauses.measured("computing"):
         began = time.thread_time()
-        while time.thread_time() - began < 0.05:
+        while time.thread_time() - began < 0.1:
             pass
     waiting, computing = pauses.all
-    assert waiting.busy > 0.1 and computing.busy > 0.045
+    assert waiting.busy > 0.1 and computing.busy > 0.08
     assert waiting.busy <= waiting.wall and computing.busy <= computing.wall
     assert pauses.longest is waiting and "waiting: 1" in pauses.report()
 
