@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -211,9 +212,8 @@ def test_the_simulation_reveals_no_label_before_it_is_asked_for(
     benchmarks: Path, hippocampus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     benchmark = importlib.import_module("suggestion")
-    monkeypatch.setitem(
-        benchmark.DATASETS, "hippocampus", benchmark.Dataset("hippocampus", ("A", "P"), 4, 2)
-    )
+    small = replace(benchmark.DATASETS["hippocampus"], training=4, evaluation=2)
+    monkeypatch.setitem(benchmark.DATASETS, "hippocampus", small)
     monkeypatch.setattr(benchmark, "find_data", lambda name: hippocampus_folder)
     monkeypatch.setattr(benchmark, "_points", lambda *_: np.array([[0.0], [2], [3], [9]]))
     trained: list[int] = []
