@@ -26,15 +26,6 @@ from SAMSemiSegLib.run.start import start
 from SAMSemiSegLib.run.state import run_states
 from SAMSemiSegLib.training import devices
 from SAMSemiSegLib.training.context import Context
-from SAMSemiSegLib.volumes.reading import (
-    label_values,
-    read_grid,
-    read_image,
-    read_image_geometry,
-    read_labels,
-)
-from SAMSemiSegLib.volumes.volume import Volume
-from SAMSemiSegLib.volumes.writing import write_labels
 
 PhantomSet = Callable[..., tuple[Path, Path]]
 MakeProject = Callable[..., Project]
@@ -55,20 +46,6 @@ def command(
     resume: bool = False,
 ) -> None:
     train(project.folder, preset, list(assignments), run, device, seed, resume, False, False)
-
-
-def test_a_presets_options_are_those_of_its_own_strategy(project: Project) -> None:
-    rank = "finetuning.options.rank=8"
-    for preset in ("demo", "paper"):
-        own = load_settings(preset).finetuning
-        assert own.options
-        other = load_settings(preset, ["finetuning.strategy=cpc"])
-        assert not other.finetuning.options
-        check_before_start(project, other)
-        assert load_settings(preset, [f"finetuning.strategy={own.strategy}"]).finetuning == own
-    assert load_settings("paper", [rank]).finetuning.options["upscale"] == 1
-    for given in (["finetuning.strategy=houlsby", rank], [rank, "finetuning.strategy=houlsby"]):
-        assert load_settings("paper", given).finetuning.options == {"rank": 8}
 
 
 @pytest.mark.parametrize(
@@ -165,16 +142,6 @@ def test_the_log_of_an_unexpected_end_names_no_file_of_a_case(
     written = (folder / "log.txt").read_text(encoding="utf-8")
     assert f"RuntimeError: something about {project.labeled[0].id} (image)" in written
     assert "Traceback" in written and str(scan) not in written
-
-
-def test_a_preset_that_is_no_object_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "mine.json"
-    for text in ("[1]", "{", ""):
-        path.write_text(text)
-        with pytest.raises(InputError, match=r"mine\.json"):
-            load_settings(str(path))
-    with pytest.raises(InputError, match="quick"):
-        load_settings("nope")
 
 
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "../a", "a.", "a ", ".a"])
@@ -335,14 +302,6 @@ def test_a_negative_seed_is_one_sentence() -> None:
         load_settings("tiny", seed=-1)
 
 
-def test_steps_that_are_asked_for_are_made_whatever_the_minutes_of_the_preset() -> None:
-    for given, minutes in (([], 30), (["retraining.budget.minutes=2"], 2)):
-        steps = load_settings("balanced", ["retraining.budget.steps=500", *given])
-        assert steps.retraining.budget.steps == 500
-        assert steps.retraining.budget.minutes == (minutes if given else None)
-    assert load_settings("balanced").retraining.budget.minutes == 30
-
-
 def test_overlapping_segments_are_told_without_their_file_name(
     project: Project, tmp_path: Path
 ) -> None:
@@ -360,53 +319,6 @@ def test_overlapping_segments_are_told_without_their_file_name(
     project.replace(case.model_copy(update={"label": str(path)}))
     said = told_by_preprocessing(project, tmp_path)
     assert f"{case.id}: The segments of the label overlap" in said and "Mustermann" not in said
-
-
-@pytest.mark.parametrize(
-    "key, value, told",
-    [
-        ("LabelValue", "one", "a value or a layer that is no whole number"),
-        ("Layer", "x", "a value or a layer that is no whole number"),
-        ("Layer", "1", "in layer 1, which the file does not have"),
-        ("Layer", "-1", "in layer -1, which the file does not have"),
-    ],
-)
-def test_a_segment_that_is_described_wrongly_is_refused(
-    project: Project, tmp_path: Path, key: str, value: str, told: str
-) -> None:
-    case = project.labeled[0]
-    assert case.label is not None
-    image = sitk.ReadImage(str(project.path(case.label)))
-    header = {"ID": "a", "Name": "head", "LabelValue": "1", "Layer": "0", key: value}
-    for name, text in header.items():
-        image.SetMetaData(f"Segment0_{name}", text)
-    path = tmp_path / "label.seg.nrrd"
-    sitk.WriteImage(image, str(path))
-    grid = read_image_geometry(project.path(case.image))
-    readers: list[Callable[[], object]] = [
-        lambda: read_labels(path, [1, 2], grid, ["head", "tail"]),
-        lambda: label_values(path),
-    ]
-    for read in readers:
-        with pytest.raises(InputError, match=f"segment 'head' of '.*' (has|is said to be) {told}"):
-            read()
-
-
-def test_a_segmentation_is_taken_for_no_scan(project: Project, tmp_path: Path) -> None:
-    case = project.labeled[0]
-    scan = read_image(project.path(case.image))
-    drawn = Volume((scan.array > scan.array.mean()).astype("uint8"), scan.geometry)
-    path = tmp_path / "drawn.seg.nrrd"
-    write_labels(path, drawn, ["head"], [1], [(9, 9, 9)])
-    renamed = path.rename(tmp_path / "renamed.nrrd")
-    write_labels(path, drawn, ["head"], [1], [(9, 9, 9)])
-    for segmentation in (path, renamed):
-        for read in (read_image, read_image_geometry, lambda path: add_case(project, path)):
-            with pytest.raises(InputError, match="is a segmentation, not a scan"):
-                read(segmentation)
-        assert read_grid(segmentation) == scan.geometry
-    sitk.WriteImage(sitk.ReadImage(str(project.path(case.image))), str(tmp_path / "scan.nrrd"))
-    assert read_image(tmp_path / "scan.nrrd").geometry == scan.geometry
 
 
 def test_a_long_list_of_names_is_no_path() -> None:
