@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -64,7 +63,7 @@ class PseudoLabel:
         """Write a compressed ``.npz``, whole or not at all, and beside it what crops are read from
         (:class:`MappedPseudoLabel`)."""
         for kind in ("hard", "confidence"):
-            _save_part(_PARTS[kind](self), _part(path, kind))
+            _save_part(self, path, kind)
         _part(path, "probabilities").unlink(missing_ok=True)  # of an earlier one
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
@@ -142,25 +141,22 @@ class MappedPseudoLabel:
         try:
             mapped: Array = np.load(part, mmap_mode="r")
         except (OSError, ValueError, SyntaxError):  # not there yet, or damaged
-            _save_part(_PARTS[kind](PseudoLabel.load(self._path)), part)
+            _save_part(PseudoLabel.load(self._path), self._path, kind)
             mapped = np.load(part, mmap_mode="r")
         return mapped
 
 
-_PARTS: dict[str, Callable[[PseudoLabel], Array]] = {
-    "hard": lambda pseudo_label: pseudo_label.hard,
-    "confidence": lambda pseudo_label: pseudo_label.quantized_confidence,
-    "probabilities": lambda pseudo_label: pseudo_label.quantized,
-}
+_PARTS = {"hard": "hard", "confidence": "quantized_confidence", "probabilities": "quantized"}
+"""Which attribute of a pseudo-label each part holds."""
 
 
 def _part(path: Path, kind: str) -> Path:
     return path.with_name(f"{path.stem}.{kind}.npy")
 
 
-def _save_part(array: Array, part: Path) -> None:
-    with replacing(part) as temporary, temporary.open("wb") as file:
-        np.save(file, array)
+def _save_part(pseudo_label: PseudoLabel, path: Path, kind: str) -> None:
+    with replacing(_part(path, kind)) as temporary, temporary.open("wb") as file:
+        np.save(file, getattr(pseudo_label, _PARTS[kind]))
 
 
 def _not_a_pseudo_label(path: Path) -> str:

@@ -33,6 +33,7 @@ from SAMSemiSegLib.training.devices import forget_frozen_casts
 from SAMSemiSegLib.training.loop import CLIP
 from SAMSemiSegLib.training.losses import IGNORE
 from SAMSemiSegLib.training.progress import Progress
+from SAMSemiSegLib.training.randomness import draw_seed
 
 REMEMBERED = 500
 """Judgments on the last so many crops are kept for the report."""
@@ -107,7 +108,7 @@ class OnlineAlternation:
                 torch.from_numpy(np.where(inside[i], answers[i].argmax(0), IGNORE)).to(
                     labeled.labels
                 ),
-                seed=_draw_seed(),
+                seed=draw_seed(),
             )
             for i in sure
         ]
@@ -116,7 +117,7 @@ class OnlineAlternation:
                 f"labeled {i} of step {progress.step}",
                 labeled.image[i, 0],
                 labeled.labels[i],
-                seed=_draw_seed(),
+                seed=draw_seed(),
             )
             for i in range(min(len(samples), len(labeled.image)))
         ]
@@ -213,8 +214,3 @@ class OnlineAlternation:
         self.context.average_gradients(self.parameters)
         nn.utils.clip_grad_norm_(self.parameters, CLIP)
         self.optimizer.step()
-
-
-def _draw_seed() -> int:
-    """For what a strategy draws of a sample; torch is seeded anew for each step."""
-    return int(torch.randint(2**31, ()))

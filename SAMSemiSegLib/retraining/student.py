@@ -44,12 +44,12 @@ def adapt_settings(
         notes.append(
             f"{title} compares passes of a network with dropout; it is {settings.net.dropout:g}."
         )
-    given = (settings.labeled_batch, settings.unlabeled_batch) if n_unlabeled else None
-    wanted = _batch(settings.labeled_batch, needs.labeled_batch, needs, given)
+    both = [settings.labeled_batch, settings.unlabeled_batch] if n_unlabeled else []
+    wanted = _batch(settings.labeled_batch, needs.labeled_batch, needs, both)
     if settings.labeled_batch != wanted:
         settings.labeled_batch = wanted
         notes.append(f"{title} wants {wanted} labeled crops in a batch; it gets them.")
-    wanted = _batch(settings.unlabeled_batch, needs.unlabeled_batch, needs, given)
+    wanted = _batch(settings.unlabeled_batch, needs.unlabeled_batch, needs, both)
     if n_unlabeled and settings.unlabeled_batch != wanted:
         settings.unlabeled_batch = wanted
         notes.append(f"{title} wants {wanted} unlabeled crops in a batch; it gets them.")
@@ -62,10 +62,12 @@ def adapt_settings(
     return settings, notes
 
 
-def _batch(given: int, least: int, needs: Needs, both: tuple[int, int] | None) -> int:
+def _batch(given: int, least: int, needs: Needs, both: Sequence[int]) -> int:
     """Crops of one batch; ``both`` as given, where there are two."""
-    wanted = max(given, least, *(both or ())) if needs.pairs else max(given, least)
-    return wanted + wanted % 2 if needs.pairs else wanted
+    if not needs.pairs:
+        return max(given, least)
+    wanted = max(given, least, *both)
+    return wanted + wanted % 2
 
 
 def check_patch(patch: Sequence[int], settings: RetrainingSettings) -> None:

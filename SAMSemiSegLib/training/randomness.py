@@ -21,3 +21,10 @@ def seed_torch(seed: int, stage: str, step: int, rank: int = 0) -> None:
     import torch
 
     torch.manual_seed(int(generator(seed, stage, step, rank).integers(2**62)))
+
+
+def draw_seed() -> int:
+    """A seed from torch's global generator, for what draws by a seed of its own."""
+    import torch
+
+    return int(torch.randint(2**31, ()))

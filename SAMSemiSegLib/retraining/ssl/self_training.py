@@ -30,6 +30,7 @@ from SAMSemiSegLib.retraining.ssl.method import (
 from SAMSemiSegLib.run.settings import NotNegative
 from SAMSemiSegLib.training.losses import segmentation_loss
 from SAMSemiSegLib.training.progress import Progress
+from SAMSemiSegLib.training.randomness import draw_seed
 
 
 @METHODS.register("self_training")
@@ -57,7 +58,7 @@ class SelfTraining(SSLMethod):
         self.student = build_net()
         self.labeler = copy.deepcopy(self.student).requires_grad_(False)
         self._build_net = build_net
-        self._seed = int(torch.randint(2**31, ()).item())
+        self._seed = draw_seed()
 
     def step(
         self, labeled: LabeledBatch, unlabeled: UnlabeledBatch | None, progress: Progress
