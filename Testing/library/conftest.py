@@ -113,6 +113,18 @@ def write_phantom_set() -> Callable[..., tuple[Path, Path]]:
     return write
 
 
+@pytest.fixture
+def scans(tmp_path: Path, write_phantom_set: Callable[..., tuple[Path, Path]]) -> tuple[Path, Path]:
+    """A folder of five scans, phantom_001, ..., phantom_005, and one of their labels."""
+    return write_phantom_set(tmp_path / "scans", 5)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """An empty project with the phantoms' labels."""
+    return Project.create(tmp_path / "project", LabelSet.of(["front", "back"]))
+
+
 @pytest.fixture(scope="session")
 def phantom_project() -> Callable[..., Project]:
     """``phantom_project(folder, n, labeled=2)`` imports ``folder/scans``, n new phantoms, into the

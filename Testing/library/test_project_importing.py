@@ -11,22 +11,11 @@ import SimpleITK as sitk
 
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.project.importing import add_case, import_cases
-from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.volumes.dicom import names_patient
 from SAMSemiSegLib.volumes.reading import read_image, read_labels
 from SAMSemiSegLib.volumes.volume import Volume
 from SAMSemiSegLib.volumes.writing import write_image, write_labels
-
-
-@pytest.fixture
-def scans(tmp_path, write_phantom_set) -> tuple[Path, Path]:
-    return write_phantom_set(tmp_path / "scans", 5)
-
-
-@pytest.fixture
-def project(tmp_path) -> Project:
-    return Project.create(tmp_path / "project", LabelSet.of(["front", "back"]))
 
 
 def files_of(project: Project) -> set[Path]:

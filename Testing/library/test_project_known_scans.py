@@ -11,7 +11,6 @@ from SAMSemiSegLib.command.project import app
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.project.case_files import FOUND_AGAIN
 from SAMSemiSegLib.project.importing import add_case, import_cases
-from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.volumes.reading import read_image
 from SAMSemiSegLib.volumes.volume import Volume
@@ -19,18 +18,12 @@ from SAMSemiSegLib.volumes.writing import write_image
 
 
 @pytest.fixture
-def scans(tmp_path, write_phantom_set) -> tuple[Path, Path]:
-    """Five scans c1, ..., c5 and their labels."""
-    folders = write_phantom_set(tmp_path / "scans", 5)
-    for folder in folders:
+def scans(scans) -> tuple[Path, Path]:
+    """As c1, ..., c5."""
+    for folder in scans:
         for path in sorted(folder.iterdir()):
             path.rename(folder / path.name.replace("phantom_00", "c"))
-    return folders
-
-
-@pytest.fixture
-def project(tmp_path) -> Project:
-    return Project.create(tmp_path / "project", LabelSet.of(["front", "back"]))
+    return scans
 
 
 def ids(cases: list) -> list[str]:

@@ -9,18 +9,6 @@ import pytest
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.project.case import case_id
 from SAMSemiSegLib.project.importing import import_cases
-from SAMSemiSegLib.project.label_set import LabelSet
-from SAMSemiSegLib.project.project import Project
-
-
-@pytest.fixture
-def scans(tmp_path, write_phantom_set) -> tuple[Path, Path]:
-    return write_phantom_set(tmp_path / "scans", 5)
-
-
-@pytest.fixture
-def project(tmp_path) -> Project:
-    return Project.create(tmp_path / "project", LabelSet.of(["front", "back"]))
 
 
 @pytest.mark.parametrize(
