@@ -58,6 +58,16 @@ def test_the_teacher_of_ict_sees_one_crop_at_a_time() -> None:
     assert torch.equal(torch.cat(seen), unlabeled.image)
 
 
+def test_every_crop_takes_part_in_ict() -> None:
+    method = build(settings_of("ict"))
+    seen: list[torch.Tensor] = []
+    method.ema_net().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))  # type: ignore[union-attr]
+    labeled, unlabeled = batches(0)
+    three = torch.cat([unlabeled.image, batches(1)[1].image[:1]])
+    method.step(labeled, UnlabeledBatch(three), MIDDLE)
+    assert torch.equal(torch.cat(seen), three[[0, 1, 1, 2]])
+
+
 @pytest.mark.parametrize(("name", "weight"), [("mean_teacher", 0.1), ("dtc", 1.0)])
 def test_full_weight_of_consistency_is_the_papers(name: str, weight: float) -> None:
     method = build(settings_of(name))

@@ -1,7 +1,7 @@
 """ICT: the answer to a mixed image is the mixed answer.
 
 Source: Verma et al., Interpolation consistency training, IJCAI 2019; in 3D as in SSL4MIS. Two
-unlabeled crops are mixed with m ~ Beta(0.2, 0.2); on them
+unlabeled crops are mixed with m ~ Beta(0.2, 0.2) (of an odd number, the middle one twice); on them
 L_u = mean((s(m·x0 + (1-m)·x1) - (m·t(x0) + (1-m)·t(x1)))²), λ = 0.1·ramp.
 """
 
@@ -48,9 +48,9 @@ class InterpolationConsistencyTraining(TeacherMethod):
         weight = self.weight(progress)
         if unlabeled is None or weight == 0:
             return supervised_step(self.student, labeled)
-        half = len(unlabeled.image) // 2
-        x0, x1 = unlabeled.image[:half], unlabeled.image[half : 2 * half]
-        valid = unlabeled.valid[:half] & unlabeled.valid[half : 2 * half]
+        half = (len(unlabeled.image) + 1) // 2
+        x0, x1 = unlabeled.image[:half], unlabeled.image[-half:]
+        valid = unlabeled.valid[:half] & unlabeled.valid[-half:]
         alpha = torch.full((half, 1, 1, 1, 1), self.options.alpha)
         m = Beta(alpha, alpha).sample().to(x0)
         with torch.no_grad():
