@@ -97,7 +97,7 @@ def segment(predictor: Predictor, image: Path, target: Path) -> dict[str, float]
         InputError: the scan cannot be used.
         OutOfMemoryError: it is too large for this machine.
     """
-    from SAMSemiSegLib.training.context import memory_sentence
+    from SAMSemiSegLib.training.memory import memory_sentence
     from SAMSemiSegLib.volumes.reading import read_image
     from SAMSemiSegLib.volumes.writing import write_labels
 

@@ -13,7 +13,8 @@ from SAMSemiSegLib.preprocessing.preprocessor import Preprocessor
 from SAMSemiSegLib.preprocessing.stage import PreparedCase
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.run.events import Kind
-from SAMSemiSegLib.training.context import WHOLE_VOLUMES, Context, memory_sentence
+from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.training.memory import WHOLE_VOLUMES, memory_sentence
 from SAMSemiSegLib.volumes.components import keep_largest
 from SAMSemiSegLib.volumes.reading import read_labels
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from SAMSemiSegLib.atomic import replacing
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.foundation import cache
+from SAMSemiSegLib.training.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -136,14 +137,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
+            if is_out_of_memory(error):
+                raise
             raise InputError(
                 f"The weights file '{path}' is damaged ({error}); fetch or copy it again."
             ) from None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
     except Exception as error:  # torch reads what is no archive of its own as whatever it may be
+        if is_out_of_memory(error):
+            raise
         if "Unsupported global" in str(error):
             raise InputError(
                 f"The weights file '{path}' contains Python code besides tensors and is not "

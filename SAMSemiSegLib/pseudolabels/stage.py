@@ -20,7 +20,8 @@ from SAMSemiSegLib.pseudolabels.make import make_pseudo_label, predict_with_guid
 from SAMSemiSegLib.pseudolabels.picture import draw_pseudo_label
 from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
 from SAMSemiSegLib.run.settings import PseudoLabelSettings
-from SAMSemiSegLib.training.context import WHOLE_VOLUMES, Context, memory_sentence
+from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.training.memory import WHOLE_VOLUMES, memory_sentence
 from SAMSemiSegLib.training.randomness import generator, seed_torch
 
 Color = tuple[int, int, int]

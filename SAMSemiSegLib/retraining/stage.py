@@ -26,8 +26,9 @@ from SAMSemiSegLib.retraining.ssl.method import LabeledBatch, UnlabeledBatch
 from SAMSemiSegLib.retraining.student import adapt_settings, build_method, needs_of
 from SAMSemiSegLib.retraining.vnet import VNet
 from SAMSemiSegLib.run.settings import RetrainingSettings, RunSettings, Size3
-from SAMSemiSegLib.training.context import Context, memory_sentence
+from SAMSemiSegLib.training.context import Context
 from SAMSemiSegLib.training.loop import Optimization, Task, train
+from SAMSemiSegLib.training.memory import memory_sentence
 from SAMSemiSegLib.training.progress import Progress
 from SAMSemiSegLib.training.randomness import generator, seed_torch
 

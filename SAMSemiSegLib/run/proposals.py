@@ -15,7 +15,8 @@ from SAMSemiSegLib.preprocessing.stage import PreparedCase
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.project.review import offer
 from SAMSemiSegLib.pseudolabels.confidence import volume_score, voxel_confidence
-from SAMSemiSegLib.training.context import WHOLE_VOLUMES, Context, memory_sentence
+from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.training.memory import WHOLE_VOLUMES, memory_sentence
 from SAMSemiSegLib.volumes.components import keep_largest
 from SAMSemiSegLib.volumes.volume import Volume
 from SAMSemiSegLib.volumes.writing import write_image, write_labels

@@ -15,7 +15,8 @@ from SAMSemiSegLib.atomic import replacing, write_json
 from SAMSemiSegLib.preprocessing.stage import PreparedCase
 from SAMSemiSegLib.retraining.selection import Decision, Evidence, Shape, select
 from SAMSemiSegLib.run.settings import SelectionSettings
-from SAMSemiSegLib.training.context import WHOLE_VOLUMES, Context, memory_sentence
+from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.training.memory import WHOLE_VOLUMES, memory_sentence
 from SAMSemiSegLib.volumes.components import keep_largest
 
 

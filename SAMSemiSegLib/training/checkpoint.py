@@ -8,7 +8,7 @@ from typing import Any
 
 from SAMSemiSegLib.atomic import replacing
 from SAMSemiSegLib.errors import InputError
-from SAMSemiSegLib.training.context import is_out_of_memory
+from SAMSemiSegLib.training.memory import is_out_of_memory
 
 
 def save_checkpoint(path: Path, contents: dict[str, Any]) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from SAMSemiSegLib.errors import OutOfMemoryError
 from SAMSemiSegLib.run.cancellation import Cancellation
 from SAMSemiSegLib.run.events import Events, Kind
 
@@ -83,38 +81,3 @@ class Context:
     def wait(self) -> None:
         """Until all processes are here."""
         self.accelerator.wait_for_everyone()
-
-
-ALLOCATION_FAILED = (
-    "not enough memory",
-    "can't allocate memory",
-    "bad_alloc",
-    "out of memory",
-    "STATUS_ALLOC_FAILED",
-)
-"""How torch says that memory was refused: the machine's, Apple's, cuDNN's and cuBLAS's."""
-
-
-WHOLE_VOLUMES = "lower preprocessing.scale; whole volumes are held at once."
-"""What to do where memory does not suffice beyond training."""
-
-
-@contextmanager
-def memory_sentence(advice: Callable[[], str] | str) -> Iterator[None]:
-    """Turn an out-of-memory failure into a sentence with advice on which setting to lower."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        text = advice if isinstance(advice, str) else advice()
-        raise OutOfMemoryError(f"There is not enough memory: {text}") from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this says that memory was refused."""
-    import torch
-
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(said in str(error) for said in ALLOCATION_FAILED)
-    )

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from SAMSemiSegLib.errors import Cancelled, TrainingDivergedError
 from SAMSemiSegLib.run.settings import Budget
 from SAMSemiSegLib.training.checkpoint import load_checkpoint, save_checkpoint
-from SAMSemiSegLib.training.context import Context, memory_sentence
+from SAMSemiSegLib.training.context import Context
+from SAMSemiSegLib.training.memory import memory_sentence
 from SAMSemiSegLib.training.progress import Progress
 from SAMSemiSegLib.training.randomness import generator, seed_torch
 

@@ -8,11 +8,27 @@ which setting to lower.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from SAMSemiSegLib.errors import OutOfMemoryError
 
 SPARE = 256 * 2**20
 """Bytes left for others: files read, programs started."""
 CONTAINER = Path("/sys/fs/cgroup")
+
+ALLOCATION_FAILED = (
+    "not enough memory",
+    "can't allocate memory",
+    "bad_alloc",
+    "out of memory",
+    "STATUS_ALLOC_FAILED",
+)
+"""How torch says that memory was refused: the machine's, Apple's, cuDNN's and cuBLAS's."""
+
+WHOLE_VOLUMES = "lower preprocessing.scale; whole volumes are held at once."
+"""What to do where memory does not suffice beyond training."""
 
 _before: list[int] = []
 """The limit that the process had, while it is held."""
@@ -74,3 +90,24 @@ def _in_use() -> int:
         if line.startswith("VmData:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+@contextmanager
+def memory_sentence(advice: Callable[[], str] | str) -> Iterator[None]:
+    """Turn an out-of-memory failure into a sentence with advice on which setting to lower."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        text = advice if isinstance(advice, str) else advice()
+        raise OutOfMemoryError(f"There is not enough memory: {text}") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this says that memory was refused."""
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(said in str(error) for said in ALLOCATION_FAILED)
+    )

@@ -200,6 +200,22 @@ def test_what_a_failed_download_leaves_is_called_damaged(tmp_path: Path, content
         read_weights(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "reader"),
+    [("a.pt", "torch.load"), ("a.safetensors", "safetensors.torch.load_file")],
+)
+def test_where_memory_does_not_suffice_the_file_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reader: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+
+    monkeypatch.setattr(reader, refuse)
+    (tmp_path / name).touch()
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        read_weights(tmp_path / name)
+
+
 def test_weights_of_another_model_are_refused(official: Path) -> None:
     settings = FoundationSettings(name="sam_vit_tiny_random", weights=str(official))
     with pytest.raises(InputError, match="does not hold the weights of 'sam_vit_tiny_random'"):

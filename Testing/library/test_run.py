@@ -106,7 +106,7 @@ memory.free_memory = lambda: memory.SPARE + 300 * 2**20
 assert 250 * 2**20 < memory.hold_to_free_memory() <= 300 * 2**20  # as another run finds it
 memory.free_memory = lambda: memory.SPARE + 200 * 2**20
 assert memory.hold_to_free_memory() <= 200 * 2**20
-from SAMSemiSegLib.training.context import memory_sentence
+from SAMSemiSegLib.training.memory import memory_sentence
 with memory_sentence("lower it."):
     torch.ones(200 * 2**20)
 """
