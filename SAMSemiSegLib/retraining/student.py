@@ -92,6 +92,27 @@ def check_patch(patch: Sequence[int], settings: RetrainingSettings) -> None:
         )
 
 
+def check_warm_start(settings: RetrainingSettings) -> None:
+    """Refuse a warm start whose network the method could not go on from.
+
+    Raises:
+        InputError: it names no method, or one that does not work with the norm that the method
+            trains with, or with the patch.
+    """
+    if settings.warm_start is None:
+        return
+    own, _ = adapt_settings(settings, 1, 1)
+    first = own.model_copy(update={"method": settings.warm_start.method, "options": {}})
+    norms = needs_of(first).norms
+    if own.net.norm not in norms:
+        raise InputError(
+            f"{METHODS[first.method].title} (retraining.warm_start.method) does not work with "
+            f"{own.net.norm} norm; choose another method, or set retraining.net.norm={min(norms)}."
+        )
+    if own.patch is not None:
+        check_patch(own.patch, first)
+
+
 def needs_of(settings: RetrainingSettings) -> Needs:
     """What the method of the settings needs, with its options.
 

@@ -32,6 +32,7 @@ def check_before_start(project: Project, settings: RunSettings) -> None:
     if model.requires is not None:
         model.requires()
     finetuning.read_options(settings.finetuning)
+    retraining.check_warm_start(settings.retraining)
     needs = retraining.needs_of(settings.retraining)
     if needs.pseudo_labels and settings.retraining.pseudo_label_mode == "off":
         raise InputError(

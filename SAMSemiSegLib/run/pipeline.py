@@ -29,6 +29,7 @@ from SAMSemiSegLib.pseudolabels.stage import (
     write_pseudo_labels,
 )
 from SAMSemiSegLib.retraining.inference import predict_probabilities
+from SAMSemiSegLib.retraining.ssl.method import METHODS
 from SAMSemiSegLib.retraining.stage import RetrainedNet, retrain
 from SAMSemiSegLib.retraining.student import adapt_settings
 from SAMSemiSegLib.run.folder import RunFolder
@@ -88,14 +89,14 @@ class Pipeline:
 
         if self.settings.supervised_baseline:
             budget = self.settings.supervised_budget or self.settings.retraining.budget
-            baseline = self._supervised(cases, budget, "supervised")
+            baseline = self._by_labels("supervised", cases, budget, "supervised")
             score("supervised only", partial(self._probabilities, baseline))
         warm: RetrainedNet | None = None
-        if self.settings.retraining.warm_start is not None:
+        if (first := self.settings.retraining.warm_start) is not None:
             # With the norm that the method will want: weights are not all that is handed on.
             own, _ = adapt_settings(self.settings.retraining, len(cases), len(unlabeled))
-            warm = self._supervised(
-                cases, self.settings.retraining.warm_start, "warm-start", own.net.norm, unlabeled
+            warm = self._by_labels(
+                first.method, cases, first, "warm-start", own.net.norm, unlabeled
             )
             score("warm start", partial(self._probabilities, warm))
         final = self._round("", cases, {}, warm, score)
@@ -269,25 +270,27 @@ class Pipeline:
     def _selects(self) -> bool:
         return self.settings.retraining.pseudo_label_mode == "selected"
 
-    def _supervised(
+    def _by_labels(
         self,
+        method: str,
         cases: list[PreparedCase],
         budget: Budget,
         name: str,
         norm: Norm | None = None,
         donors: Sequence[PreparedCase] = (),
     ) -> RetrainedNet:
-        """The V-Net on the labeled cases alone, in the folder and stage ``name``; of ``donors`` it
-        sees the style."""
+        """The V-Net by the labels that were drawn, without pseudo-labels, in the folder and stage
+        ``name``; of ``donors`` it sees the style. Unlabeled cases are for methods that use them."""
         settings = copy.deepcopy(self.settings)
-        settings.retraining.method = "supervised"
+        settings.retraining.method = method
         settings.retraining.options = {}
         settings.retraining.pseudo_label_mode = "off"
         settings.retraining.budget = budget
         if norm is not None:
             settings.retraining.net.norm = norm
+        parts = ("labeled", "unlabeled") if METHODS[method].uses_unlabeled else ("labeled",)
         return retrain(
-            [case for case in cases if case.part == "labeled"],
+            [case for case in cases if case.part in parts],
             {},
             self.project.label_set.channels,
             settings,

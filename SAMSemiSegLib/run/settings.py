@@ -75,6 +75,14 @@ class Budget(Settings):
     minutes: Annotated[float, Field(gt=0)] | None = None
 
 
+class WarmStart(Budget):
+    """The V-Net before the foundation model has said anything."""
+
+    method: str = "supervised"
+    """Any semi-supervised method, with its own defaults: ``supervised`` looks at the labeled
+    volumes alone (and at the style of the others)."""
+
+
 class PreprocessingSettings(Settings):
     """Common orientation, spacing and intensity; ``None`` or ``auto`` are chosen from the cases."""
 
@@ -248,9 +256,9 @@ class RetrainingSettings(Settings):
     """The method's own settings; ``samsemiseg methods`` lists them."""
     net: NetSettings = NetSettings()
     budget: Budget = Budget(steps=1000)
-    warm_start: Budget | None = None
-    """Train the V-Net on the labeled volumes alone for so long first, and begin from it: teachers
-    are useful from the first step. A round of SFR+ begins from the network of the round before.
+    warm_start: WarmStart | None = None
+    """Train the V-Net without pseudo-labels for so long first, and begin from it: teachers are
+    useful from the first step. A round of SFR+ begins from the network of the round before.
     ``None``: from random weights, as published."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: NotNegative = 1e-3

@@ -54,6 +54,8 @@ def command(
         ("retraining.method=nope", "nope"),
         ("finetuning.strategy=nope", "nope"),
         ("foundation.name=nope", "nope"),
+        ("retraining.warm_start.method=nope", "nope"),
+        ("retraining.warm_start.method=magicnet", r"MagicNet.*batch norm.*net\.norm=group"),
         ("foundation.weights=nope.pth", "nope.pth"),
         # Without the package `sam2` that is what is said.
         ("foundation.name=medsam2", r"foundation\.weights|samsemiseg\[sam2\]"),

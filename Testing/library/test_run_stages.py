@@ -26,6 +26,7 @@ from SAMSemiSegLib.preprocessing.stage import PreparedCase
 from SAMSemiSegLib.project.label_set import LabelSet
 from SAMSemiSegLib.project.project import Project
 from SAMSemiSegLib.pseudolabels.pseudo_label import PseudoLabel
+from SAMSemiSegLib.retraining.crops import CropSampler
 from SAMSemiSegLib.retraining.inference import predict_probabilities
 from SAMSemiSegLib.retraining.selection import Decision
 from SAMSemiSegLib.retraining.stage import load_net
@@ -171,6 +172,26 @@ def test_the_moving_average_is_the_result_where_it_is_asked_for(project: Project
     name = "encoder.stage1.0.weight"
     assert torch.equal(result[name], trained[f"method.teacher.{name}"])
     assert not torch.equal(result[name], trained[f"method.student.{name}"])
+
+
+@pytest.mark.parametrize(("method", "seen"), [("supervised", 2), ("mean_teacher", 5)])
+def test_a_warm_start_sees_the_unlabeled_volumes_where_its_method_learns_from_them(
+    project: Project, monkeypatch: pytest.MonkeyPatch, method: str, seen: int
+) -> None:
+    learned_from: list[int] = []
+
+    class Recording(CropSampler):
+        def __init__(self, cases: Sequence[Any], *rest: Any) -> None:
+            super().__init__(cases, *rest)
+            learned_from.append(len(cases))
+
+    monkeypatch.setattr("SAMSemiSegLib.retraining.stage.CropSampler", Recording)
+    first = ["retraining.warm_start.steps=2", f"retraining.warm_start.method={method}"]
+    # With no further step re-training ends where it began.
+    folder, _ = run(project, *first, "retraining.learning_rate=0", "retraining.net.norm=instance")
+    assert learned_from == [seen, 5]
+    warm, last = (load_file(folder / n / "net.safetensors") for n in ("warm-start", "retraining"))
+    assert all(torch.equal(tensor, last[name]) for name, tensor in warm.items())
 
 
 def test_supervised_training_sees_no_unlabeled_volume_and_the_warm_start_sees_their_style(
