@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from SAMSemiSegLib.atomic import replacing
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.foundation import cache
-from SAMSemiSegLib.training.memory import is_out_of_memory
+from SAMSemiSegLib.training.memory import is_out_of_memory, memory_sentence
 
 if TYPE_CHECKING:
     import torch
@@ -176,7 +176,15 @@ def load_model(
     Raises:
         InputError: unknown name, a package that is not installed, or weights that cannot be had
             or do not fit.
+        OutOfMemoryError: the machine's or the device's memory does not suffice.
     """
+    with memory_sentence("choose a smaller foundation.name, or close other programs."):
+        return _load_model(settings, device, progress)
+
+
+def _load_model(
+    settings: FoundationSettings, device: torch.device | str, progress: cache.Progress | None
+) -> FoundationModel:
     from SAMSemiSegLib.foundation.model import FOUNDATION
 
     entry = FOUNDATION[settings.resolved(str(device))]

@@ -9,7 +9,7 @@ from torch import nn
 from SAMSemiSegLib.errors import InputError
 from SAMSemiSegLib.retraining.ssl.method import METHODS, Needs, SSLMethod
 from SAMSemiSegLib.retraining.vnet import VNet
-from SAMSemiSegLib.run.settings import RetrainingSettings, Size3, validated
+from SAMSemiSegLib.run.settings import Norm, RetrainingSettings, Size3, validated
 
 LITTLE_DROPOUT = 0.1
 """For a method whose passes have to differ, where the settings have no dropout. It is enough for
@@ -36,9 +36,9 @@ def adapt_settings(
     if n_labeled < 1:
         raise InputError("No case is labeled; label at least one case before training.")
     if settings.net.norm not in needs.norms:
-        norm = next(n for n in ("instance", "group", "batch") if n in needs.norms)
+        norm = _norm_of(needs)
         notes.append(f"{title} does not work with {settings.net.norm} norm; {norm} norm is used.")
-        settings.net.norm = norm  # type: ignore[assignment]
+        settings.net.norm = norm
     if needs.dropout and settings.net.dropout == 0:
         settings.net.dropout = LITTLE_DROPOUT
         notes.append(
@@ -60,6 +60,12 @@ def adapt_settings(
     if n_unlabeled == 0 and METHODS[settings.method].uses_unlabeled:
         notes.append(f"There is no unlabeled case, so {title} is supervised training here.")
     return settings, notes
+
+
+def _norm_of(needs: Needs) -> Norm:
+    """The first that suits."""
+    norms: tuple[Norm, ...] = ("instance", "group", "batch")
+    return next(norm for norm in norms if norm in needs.norms)
 
 
 def _batch(given: int, least: int, needs: Needs, both: Sequence[int]) -> int:
@@ -103,11 +109,12 @@ def check_warm_start(settings: RetrainingSettings) -> None:
         return
     own, _ = adapt_settings(settings, 1, 1)
     first = own.model_copy(update={"method": settings.warm_start.method, "options": {}})
-    norms = needs_of(first).norms
-    if own.net.norm not in norms:
+    needs = needs_of(first)
+    if own.net.norm not in needs.norms:
         raise InputError(
             f"{METHODS[first.method].title} (retraining.warm_start.method) does not work with "
-            f"{own.net.norm} norm; choose another method, or set retraining.net.norm={min(norms)}."
+            f"{own.net.norm} norm; choose another method, or set retraining.net.norm to "
+            f"{_norm_of(needs)}."
         )
     if own.patch is not None:
         check_patch(own.patch, first)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from SAMSemiSegLib.command import weights as command
 from SAMSemiSegLib.digest import file_digest
-from SAMSemiSegLib.errors import InputError
+from SAMSemiSegLib.errors import InputError, OutOfMemoryError
 from SAMSemiSegLib.foundation import cache, download
 from SAMSemiSegLib.foundation.model import FOUNDATION, FoundationEntry, WeightsFile
 from SAMSemiSegLib.foundation.weights import (
@@ -212,8 +212,9 @@ def test_where_memory_does_not_suffice_the_file_is_not_called_damaged(
 
     monkeypatch.setattr(reader, refuse)
     (tmp_path / name).touch()
-    with pytest.raises(RuntimeError, match="can't allocate memory"):
-        read_weights(tmp_path / name)
+    settings = FoundationSettings(name="lite_medsam", weights=str(tmp_path / name))
+    with pytest.raises(OutOfMemoryError, match=r"choose a smaller foundation\.name"):
+        load_model(settings)
 
 
 def test_weights_of_another_model_are_refused(official: Path) -> None:

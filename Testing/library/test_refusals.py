@@ -55,7 +55,7 @@ def command(
         ("finetuning.strategy=nope", "nope"),
         ("foundation.name=nope", "nope"),
         ("retraining.warm_start.method=nope", "nope"),
-        ("retraining.warm_start.method=magicnet", r"MagicNet.*batch norm.*net\.norm=group"),
+        ("retraining.warm_start.method=magicnet", r"MagicNet.*batch norm.*net\.norm to instance"),
         ("foundation.weights=nope.pth", "nope.pth"),
         # Without the package `sam2` that is what is said.
         ("foundation.name=medsam2", r"foundation\.weights|samsemiseg\[sam2\]"),
