@@ -137,8 +137,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
-            if is_out_of_memory(error):
-                raise
             raise InputError(
                 f"The weights file '{path}' is damaged ({error}); fetch or copy it again."
             ) from None
@@ -166,6 +164,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+@memory_sentence("choose a smaller foundation.name, or close other programs.")
 def load_model(
     settings: FoundationSettings,
     device: torch.device | str = "cpu",
@@ -178,13 +177,6 @@ def load_model(
             or do not fit.
         OutOfMemoryError: the machine's or the device's memory does not suffice.
     """
-    with memory_sentence("choose a smaller foundation.name, or close other programs."):
-        return _load_model(settings, device, progress)
-
-
-def _load_model(
-    settings: FoundationSettings, device: torch.device | str, progress: cache.Progress | None
-) -> FoundationModel:
     from SAMSemiSegLib.foundation.model import FOUNDATION
 
     entry = FOUNDATION[settings.resolved(str(device))]
