@@ -31,9 +31,10 @@ from curves import draw, series
 from projects import is_whole
 from pseudo_labels import score_pseudo_labels
 from published import Configuration, configuration_names, load_configuration
+from ranking import gains, ranking, title
 from rich.console import Console
 from rich.table import Table
-from variants import Row, alike, keep, ranking, rows, shared_folders, take_over, title
+from variants import Row, alike, keep, rows, shared_folders, take_over
 
 from SAMSemiSegLib.atomic import write_text
 from SAMSemiSegLib.command.app import main
@@ -196,10 +197,16 @@ def methods(
     results: Path = typer.Argument(RESULTS), names: list[str] = NAMES, markdown: bool = False
 ) -> None:
     """The methods plain, with SFR and with SFR+, the best first, with the published Dice and the
-    time; cells with commas hold the three in this order."""
-    columns = ("Set", "Labels", "Configuration", "Method", "Plain", "SFR", "SFR+", "HD95 mm")
+    time; cells with commas hold the three in this order. Then what SFR and SFR+ give, over all
+    methods."""
+    lines = read(results, names)
+    common = ("Set", "Labels", "Configuration")
+    columns = (*common, "Method", "Plain", "SFR", "SFR+", "HD95 mm")
     columns += ("Failed", "Published", "Minutes")
-    show(columns, [list(line) for line in ranking(read(results, names), _published)], markdown)
+    show(columns, ranking(lines, _published), markdown)
+    print()
+    columns = (*common, "Plain", "SFR", "SFR+", "SFR helps", "SFR+ helps once more", "Best row")
+    show(columns, gains(lines), markdown)
 
 
 @app.command()

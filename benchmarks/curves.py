@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from variants import final_row, title
+from ranking import final_row, title
 
 Series = dict[str, dict[int, list[float]]]
 """Dice in percent of each run, by the name of the series and the number of labeled volumes."""

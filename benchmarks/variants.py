@@ -12,11 +12,9 @@ import hashlib
 import json
 import os
 import shutil
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from SAMSemiSegLib.atomic import write_json
 from SAMSemiSegLib.errors import InputError
@@ -53,10 +51,6 @@ LATER = {
 """Settings of the re-training that its warm start knows nothing of."""
 
 STAGE3 = ("retraining", "evaluation/re-trained.json")
-
-Run = tuple[dict[str, Any], float]
-"""Figures of a run's last network, and the seconds that its stages took."""
-MISSING = "–"
 
 
 @dataclass(frozen=True)
@@ -210,74 +204,6 @@ def keep(row: Row, folder: Path, shared: Mapping[str, Path]) -> float:
             early = sum(stages.get(stage, 0.0) for stage in EARLY[name])
             write_json(shared[name] / f"{name}.json", {"seconds": early})
     return seconds
-
-
-def title(line: dict[str, Any]) -> str:
-    """Configuration, method and variant of a line of the results."""
-    return " ".join(filter(None, (line["name"], line.get("method"), line.get("variant"))))
-
-
-def final_row(line: dict[str, Any]) -> str:
-    """Name of the row that holds the scores of a run's last network."""
-    return [row for row in line["rows"] if row.startswith("re-trained")][-1]
-
-
-def ranking(
-    lines: Sequence[dict[str, Any]], published: Callable[[str, int, str], float | None]
-) -> list[tuple[str, ...]]:
-    """One row for each set, number of labels, configuration and method; within a configuration the
-    method with the best Dice in any of the three ways first.
-
-    Args:
-        lines: of the results file; those without a method are left out.
-        published: Dice in percent by set, number of labels and ``method/variant``, where known.
-
-    Returns:
-        Set, labels, configuration, method; Dice in percent plain, with SFR and with SFR+ (mean,
-        standard deviation and number of runs where there are several); then, each for the three
-        ways, HD95 in millimeters, failed cases, published Dice, minutes.
-    """
-    groups: dict[tuple[Any, ...], dict[str, list[Run]]] = {}
-    for line in lines:
-        if "method" in line:
-            key = (line["dataset"], line["labels"], line["name"], line["method"])
-            run = line["rows"][final_row(line)], line["seconds"]
-            groups.setdefault(key, {}).setdefault(line["variant"], []).append(run)
-    ranked = []
-    for key, ways in groups.items():
-        dice = {way: _dice(runs) for way, runs in ways.items()}
-        known = {way: published(key[0], key[1], f"{key[3]}/{way}") for way in MODES}
-        of_ways = (
-            {way: _hd95(runs) for way, runs in ways.items()},
-            {way: _failed(runs) for way, runs in ways.items()},
-            {way: f"{figure:.1f}" for way, figure in known.items() if figure is not None},
-            {way: f"{statistics.fmean(s for _, s in runs) / 60:.1f}" for way, runs in ways.items()},
-        )
-        cells = (
-            *(str(part) for part in key),
-            *(dice[way][1] if way in dice else MISSING for way in MODES),
-            *(", ".join(shown.get(way, MISSING) for way in MODES) for shown in of_ways),
-        )
-        best, _ = max(dice.values())
-        ranked.append(((*key[:3], -best), cells))
-    return [cells for _, cells in sorted(ranked)]
-
-
-def _dice(runs: Sequence[Run]) -> tuple[float, str]:
-    """Mean Dice in percent, and as it is shown."""
-    dice = [100 * figures["dice"] for figures, _ in runs]
-    mean = statistics.fmean(dice)
-    spread = f" ± {statistics.stdev(dice):.1f} ({len(dice)})" if len(dice) > 1 else ""
-    return mean, f"{mean:.1f}{spread}"
-
-
-def _hd95(runs: Sequence[Run]) -> str:
-    known = [figures["hd95_mm"] for figures, _ in runs if figures["hd95_mm"] is not None]
-    return f"{statistics.fmean(known):.1f}" if known else MISSING
-
-
-def _failed(runs: Sequence[Run]) -> str:
-    return str(sum(figures["failures"] for figures, _ in runs))
 
 
 def _seconds(folder: Path, name: str) -> float:

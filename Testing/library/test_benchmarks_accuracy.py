@@ -259,13 +259,34 @@ def test_methods_stand_in_the_order_of_their_best_way(accuracy: ModuleType) -> N
     assert ranked[0][7:] == ("2.0, 2.0, –", "1, 2, –", "–, –, –", "1.5, 1.5, –")
 
 
+def test_a_gain_is_counted_for_each_run_in_both_ways(accuracy: ModuleType) -> None:
+    runs = [
+        *[("a", "plain", 0, 0.5), ("a", "sfr", 0, 0.6), ("a", "sfr+", 0, 0.7)],
+        *[("a", "plain", 1, 0.5), ("a", "sfr", 1, 0.4)],
+        *[("b", "plain", 0, 0.9), ("b", "sfr", 0, 0.9), ("c", "sfr", 0, 0.3)],
+    ]
+    lines = [
+        {
+            **{"dataset": "la", "labels": 1, "name": "t", "method": method, "variant": variant},
+            **{"first": 0, "seed": seed, "rows": {"re-trained": {"dice": dice}}},
+        }
+        for method, variant, seed, dice in runs
+    ]
+    assert accuracy.gains(lines) == [
+        # One of three pairs is better with pseudo-labels; methods count once, however many seeds.
+        ("la", "1", "t", "70.0", "56.7", "70.0", "1 of 3", "1 of 1", "b plain, 90.0")
+    ]
+
+
 def test_tables_show_the_named_configurations_only(
     accuracy: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = tmp_path / "results.jsonl"
     figures = {"dice": 0.8, "hd95_mm": 2.0, "failures": 0, "cases": 16}
+    common = {"dataset": "la", "labels": 1, "first": 0, "seed": 0}
+    common["rows"] = {"re-trained": figures}
     lines = [
-        {"dataset": "la", "labels": 1, "name": name, "rows": {"re-trained": figures}, **more}
+        {**common, "name": name, **more}
         for name in ("old", "new")
         for more in ({}, {"method": "acmt", "variant": "sfr", "seconds": 60})
     ]
