@@ -41,6 +41,7 @@ def draw_pseudo_label(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.patheffects import withStroke
 
     low, high = np.percentile(image, (0.5, 99.5))
     gray = np.clip((image - low) / max(float(high - low), 1e-6), 0, 1)
@@ -55,6 +56,7 @@ def draw_pseudo_label(
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3, gridspec_kw={"width_ratios": ratios, "wspace": 0.02})
     figure.subplots_adjust(left=0, right=1, bottom=0, top=1)
+    rim = [withStroke(linewidth=2.5, foreground="black")]
     for panel, (title, axis) in zip(panels, _VIEWS, strict=True):
         index = _largest_slice(pseudo.hard > 0, axis)
         extent = _extent(extents, axis)
@@ -66,7 +68,9 @@ def draw_pseudo_label(
         for channel, color in enumerate(colors, start=1):
             _outline(panel, labels == channel, extent, tuple(c / 255 for c in color))
         panel.set_axis_off()
-        panel.text(0.02, 0.98, title, color="0.85", fontsize=8, va="top", transform=panel.transAxes)
+        # On the image, which may be as bright as the letters.
+        place = {"va": "top", "transform": panel.transAxes, "path_effects": rim}
+        panel.text(0.02, 0.98, title, color="0.9", fontsize=9, **place)
     with replacing(path) as temporary:
         figure.savefig(temporary, facecolor="black")
 

@@ -172,6 +172,10 @@ def test_made_and_drawn(tmp_path):
     assert picture.shape[0] > 200 and red.sum() > 100, "label 1 is outlined in its color"
     draw_pseudo_label(image, pseudo, path, [(255, 0, 0), (0, 255, 0)], (40.0, 40.0, 1.0))
     assert imread(path).shape[1] < 9 * imread(path).shape[0] + 20, "flat volumes fit on a screen"
+    image[:, 11] = image[..., 11] = image.max()
+    draw_pseudo_label(image, pseudo, path, [(255, 0, 0), (0, 255, 0)])
+    tissue_behind_the_name = imread(path)[14:20, 14:38, :3]
+    assert tissue_behind_the_name.min() < 0.2, "names can be read on bright tissue"
 
 
 def test_the_same_cases_are_drawn_in_their_order_at_each_call():
