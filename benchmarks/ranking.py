@@ -105,14 +105,14 @@ def gains(lines: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def _helped(group: dict[tuple[str, str], DiceOfRuns], without: str, way: str) -> str:
-    differences = [
-        dice - group[method, without][run]
-        for (method, own), runs in group.items()
-        for run, dice in runs.items()
-        if own == way and run in group.get((method, without), {})
+    pairs = [
+        (before, group[method, way][run])
+        for method, own in group
+        if own == without
+        for run, before in group[method, without].items()
+        if run in group.get((method, way), {})
     ]
-    helped = sum(difference > 0 for difference in differences)
-    return f"{helped} of {len(differences)}" if differences else MISSING
+    return f"{sum(after > before for before, after in pairs)} of {len(pairs)}" if pairs else MISSING
 
 
 def _dice(runs: Sequence[Run]) -> tuple[float, str]:

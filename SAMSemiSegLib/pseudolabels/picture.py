@@ -69,8 +69,8 @@ def draw_pseudo_label(
             _outline(panel, labels == channel, extent, tuple(c / 255 for c in color))
         panel.set_axis_off()
         # On the image, which may be as bright as the letters.
-        place = {"va": "top", "transform": panel.transAxes, "path_effects": rim}
-        panel.text(0.02, 0.98, title, color="0.9", fontsize=9, **place)
+        name = panel.text(0.02, 0.98, title, transform=panel.transAxes, color="0.9", fontsize=9)
+        name.set(va="top", path_effects=rim)
     with replacing(path) as temporary:
         figure.savefig(temporary, facecolor="black")
 
